@@ -1,0 +1,2 @@
+//! ws-hyper
+#![forbid(unsafe_code)]

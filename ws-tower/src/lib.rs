@@ -1,0 +1,2 @@
+//! ws-tower
+#![forbid(unsafe_code)]
