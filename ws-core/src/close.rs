@@ -182,6 +182,55 @@ impl fmt::Display for CloseFrame {
     }
 }
 
+/// A Close frame that has gone over the wire.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "RFC 6455 §5.5.1: a Close frame has a body or it has none"
+)]
+pub enum Close {
+    /// A Close with an empty body; RFC 6455 §7.1.5 calls it 1005.
+    NoStatus,
+    /// A Close with a code, and perhaps a reason.
+    Status(CloseFrame),
+}
+
+impl Close {
+    /// The code and the reason, if there are any.
+    pub fn frame(&self) -> Option<&CloseFrame> {
+        match self {
+            Self::NoStatus => None,
+            Self::Status(frame) => Some(frame),
+        }
+    }
+
+    /// The code, if there is one.
+    pub fn code(&self) -> Option<CloseCode> {
+        self.frame().map(CloseFrame::code)
+    }
+}
+
+impl From<Option<CloseFrame>> for Close {
+    fn from(frame: Option<CloseFrame>) -> Self {
+        frame.map_or(Self::NoStatus, Self::Status)
+    }
+}
+
+impl From<CloseFrame> for Close {
+    fn from(frame: CloseFrame) -> Self {
+        Self::Status(frame)
+    }
+}
+
+impl fmt::Display for Close {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoStatus => f.write_str("no status"),
+            Self::Status(frame) => fmt::Display::fmt(frame, f),
+        }
+    }
+}
+
 /// The reason does not fit into a control frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReasonTooLong(usize);

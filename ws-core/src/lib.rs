@@ -4,13 +4,18 @@
 
 mod close;
 mod config;
+pub mod connection;
 mod error;
+pub mod frame;
 pub mod handshake;
 mod message;
+mod stream;
 mod text;
 
-pub use close::{CloseCode, CloseFrame, InvalidCloseCode, ReasonTooLong};
+pub use close::{Close, CloseCode, CloseFrame, InvalidCloseCode, ReasonTooLong};
 pub use config::{Config, Role};
+pub use connection::{Connection, Event};
 pub use error::{ConnectionError, ProtocolError, SendError};
 pub use message::Message;
+pub use stream::{outgoing::Outgoing, prepared::PreparedMessage};
 pub use text::Utf8Bytes;

@@ -47,7 +47,6 @@ impl Utf8Bytes {
     }
 
     /// Wraps bytes that the caller has validated.
-    #[expect(dead_code, reason = "the decoder is its caller")]
     pub(crate) fn from_validated(bytes: Bytes) -> Self {
         debug_assert!(std::str::from_utf8(&bytes).is_ok());
         Self(bytes)

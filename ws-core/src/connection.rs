@@ -1,0 +1,840 @@
+//! The connection: messages and events, closing, and time.
+//!
+//! The outer doll, and the one that most callers hold. It has no socket and no clock: bytes that
+//! came in go into it, bytes to send come out of it, and the time is an argument. It answers
+//! what RFC 6455 requires to be answered (pings, the Close frame); everything else is the
+//! caller's to decide.
+//!
+//! The methods of [`Connection`] are of four kinds:
+//!
+//! | kind | methods | when |
+//! |---|---|---|
+//! | input | [`receive`](Connection::receive), [`read_buf`](Connection::read_buf), [`receive_eof`](Connection::receive_eof), [`handle_timeout`](Connection::handle_timeout) | bytes came, the stream ended, time passed |
+//! | commands | [`send`](Connection::send), [`send_prepared`](Connection::send_prepared), [`start_text`](Connection::start_text), [`ping`](Connection::ping), [`close`](Connection::close) | the application wants something |
+//! | outputs | [`poll`](Connection::poll), [`transmit`](Connection::transmit), [`poll_timeout`](Connection::poll_timeout) | after any of the above, in this order |
+//! | facts | [`is_open`](Connection::is_open), [`close_received`](Connection::close_received), [`is_done`](Connection::is_done), … | any time |
+//!
+//! A driver is a loop: read when [`wants_read`](Connection::wants_read), give the bytes to
+//! [`receive`](Connection::receive), take events from [`poll`](Connection::poll), write what
+//! [`transmit`](Connection::transmit) holds, sleep until
+//! [`poll_timeout`](Connection::poll_timeout), and stop when [`is_done`](Connection::is_done).
+//!
+//! ```
+//! use bytes::Buf;
+//! use ws_core::{Config, Connection, Event, Message, Role};
+//!
+//! let mut server = Connection::new(Role::Server, Config::default());
+//! server.receive(b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58"); // RFC 6455 §5.7
+//! while let Some(event) = server.poll()? {
+//!     if let Event::Message(message) = event {
+//!         server.send(message)?;
+//!     }
+//! }
+//! assert_eq!(server.transmit().chunk(), b"\x81\x05Hello");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use std::{mem, sync::Arc, time::Instant};
+
+use bytes::Bytes;
+
+use crate::{
+    Close, CloseCode, CloseFrame, Config, ConnectionError, Message, Role, SendError, Utf8Bytes,
+    frame::{MAX_CONTROL_PAYLOAD, OpCode},
+    stream::{
+        decoder::{Decoder, Item},
+        encoder::Encoder,
+        outgoing::Outgoing,
+        prepared::{self, PreparedMessage},
+    },
+};
+
+mod fragments;
+mod heartbeat;
+mod inbox;
+mod transmit;
+
+pub use fragments::Fragments;
+use heartbeat::{Heartbeat, Tick};
+use inbox::Inbox;
+pub use transmit::Transmit;
+
+/// What a message in a queue counts beyond its payload, in bytes: an empty message is not free.
+pub(crate) const MESSAGE_OVERHEAD: usize = 64;
+
+/// Something that came from the peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "these are the frames of RFC 6455 §5.2"
+)]
+pub enum Event {
+    /// A whole message.
+    Message(Message),
+    /// A ping, at most 125 bytes. The pong is queued already.
+    Ping(Bytes),
+    /// A pong, at most 125 bytes, whether it was asked for or not.
+    Pong(Bytes),
+    /// The peer's Close; `None` when it gave no code. The answer is queued already, and no event
+    /// comes after it.
+    Close(Option<CloseFrame>),
+}
+
+/// One end of a WebSocket connection, without its socket.
+///
+/// See the [module documentation](self) for how its methods belong together.
+#[derive(Debug)]
+pub struct Connection {
+    config: Arc<Config>,
+    role: Role,
+    decoder: Decoder,
+    encoder: Encoder,
+    inbox: Inbox,
+    /// Input that waits for room in the inbox.
+    unparsed: Vec<u8>,
+    outgoing: Outgoing,
+    /// What the messages in `outgoing` count, and those of the batch before them.
+    outgoing_cost: usize,
+    /// The bytes that are sealed for writing and not written yet.
+    batch: usize,
+    batch_cost: usize,
+    /// Whether the probe is in the batch.
+    batch_probe: bool,
+    /// The newest unanswered ping. RFC 6455 §5.5.3: "If an endpoint receives a Ping frame and
+    /// has not yet sent Pong frame(s) in response to previous Ping frame(s), the endpoint MAY
+    /// elect to send a Pong frame for only the most recently processed Ping frame."
+    pong: Option<Bytes>,
+    probe: Probe,
+    heartbeat: Heartbeat,
+    write_due: Option<Instant>,
+    close_due: Option<Instant>,
+    /// How it ended; `None` while it is open.
+    end: Option<Box<End>>,
+    /// Whether a message sent in fragments is under way.
+    unfinished: bool,
+    options: Options,
+}
+
+/// What the driver asked for.
+#[derive(Clone, Copy, Debug)]
+struct Options {
+    /// Report pings, pongs and the Close as events.
+    control_events: bool,
+    /// Stop parsing, and ask not to read, while the inbox is full.
+    pauses: bool,
+    /// Throw messages away.
+    discards: bool,
+}
+
+/// Pings that the caller does not name: numbered, the newest answers for all before it.
+#[derive(Debug, Default)]
+struct Probe {
+    queued: bool,
+    newest: u32,
+    answered: u32,
+}
+
+#[derive(Debug, Default)]
+struct End {
+    sent: Option<Close>,
+    received: Option<Close>,
+    error: Option<ConnectionError>,
+    eof: bool,
+    /// Nothing is left to wait for.
+    done: bool,
+}
+
+impl Connection {
+    /// Makes one end of a connection whose opening handshake is done.
+    ///
+    /// Many connections can share one configuration: give an `Arc<Config>`.
+    pub fn new(role: Role, config: impl Into<Arc<Config>>) -> Self {
+        Self {
+            config: config.into(),
+            role,
+            decoder: Decoder::default(),
+            encoder: Encoder::new(role),
+            inbox: Inbox::default(),
+            unparsed: Vec::new(),
+            outgoing: Outgoing::default(),
+            outgoing_cost: 0,
+            batch: 0,
+            batch_cost: 0,
+            batch_probe: false,
+            pong: None,
+            probe: Probe::default(),
+            heartbeat: Heartbeat::new(),
+            write_due: None,
+            close_due: None,
+            end: None,
+            unfinished: false,
+            options: Options {
+                control_events: true,
+                pauses: true,
+                discards: false,
+            },
+        }
+    }
+
+    /// Replaces the source of masking keys, so that a test knows the bytes. A server ignores it.
+    ///
+    /// RFC 6455 §5.3 wants keys that the application cannot predict: leave the default, the
+    /// operating system's generator, wherever the peer is real.
+    #[must_use]
+    pub fn with_mask_keys(mut self, keys: fn() -> [u8; 4]) -> Self {
+        self.encoder = self.encoder.with_keys(keys);
+        self
+    }
+
+    /// Says whether [`poll`](Self::poll) yields [`Event::Ping`] and [`Event::Pong`], and
+    /// [`Event::Close`]. Default: it does. They are answered in any case.
+    #[must_use]
+    pub fn with_control_events(mut self, wanted: bool) -> Self {
+        self.options.control_events = wanted;
+        self
+    }
+
+    /// Never asks to stop reading, for a transport where reading must go on, such as a stream of
+    /// HTTP/2. The caller then looks at [`inbox_size`](Self::inbox_size) and draws the line.
+    #[must_use]
+    pub fn without_pauses(mut self) -> Self {
+        self.options.pauses = false;
+        self
+    }
+
+    // Input.
+
+    /// Takes bytes that came from the peer.
+    ///
+    /// All of them are taken; nothing is returned. Call [`poll`](Self::poll) for what they
+    /// amount to. Bytes that come although [`wants_read`](Self::wants_read) says no are kept,
+    /// without a bound. After a Close or an error they are thrown away.
+    pub fn receive(&mut self, input: &[u8]) {
+        if self.is_deaf() {
+            return;
+        }
+        if self.decoder.has_appended() {
+            self.heartbeat.input();
+            match self.decoder.take_appended() {
+                Ok((item, behind)) => {
+                    if let Some(item) = item {
+                        self.on_item(item);
+                    }
+                    self.parse(&behind);
+                }
+                Err(error) => self.fail(error.into()),
+            }
+        }
+        if !input.is_empty() {
+            self.heartbeat.input();
+            self.parse(input);
+        }
+    }
+
+    /// Lends the buffer of a large message that is under way, with room at its end.
+    ///
+    /// Reading straight into it saves a copy. Append what came, then call
+    /// [`receive`](Self::receive) with nothing. More than the message may be appended. `None`:
+    /// no frame misses so many bytes that this would pay; read elsewhere and call `receive`.
+    pub fn read_buf(&mut self) -> Option<&mut Vec<u8>> {
+        if self.is_deaf() || !self.unparsed.is_empty() {
+            return None;
+        }
+        self.decoder.read_buf()
+    }
+
+    /// Takes the news that the peer's stream has ended.
+    ///
+    /// Without a Close before it, the connection has failed (RFC 6455 §7.1.5: 1006).
+    pub fn receive_eof(&mut self) {
+        let end = self.end.get_or_insert_default();
+        end.eof = true;
+        if end.received.is_none() && end.error.is_none() {
+            self.fail(ConnectionError::UnexpectedEof);
+        }
+    }
+
+    /// Acts on the time: sends a keepalive ping, or gives up a peer that is silent, takes no
+    /// bytes or does not answer a Close.
+    ///
+    /// Calling it too early or too often does no harm.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.write_due.is_some_and(|due| now >= due) {
+            self.write_due = None;
+            if self.wants_write() {
+                self.fail(ConnectionError::WriteTimeout);
+                self.finish();
+            }
+        }
+        if self.close_due.is_some_and(|due| now >= due) {
+            self.close_due = None;
+            if !self.close_is_answered() {
+                self.fail(ConnectionError::CloseTimeout);
+            }
+            self.finish();
+        }
+        if let Some(interval) = self.config.keepalive_interval
+            && self.end.is_none()
+        {
+            match self.heartbeat.tick(now, interval, !self.wants_read()) {
+                Tick::Wait => {}
+                Tick::Ask => {
+                    self.probe();
+                }
+                Tick::Dead => {
+                    self.fail(ConnectionError::KeepaliveTimeout);
+                    self.finish();
+                }
+            }
+        }
+    }
+
+    // Commands.
+
+    /// Queues a message.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Full`] above the high-water mark of the outgoing queue
+    /// ([`is_writable`](Self::is_writable) tells beforehand), [`SendError::Closed`] after a
+    /// Close either way, [`SendError::MessageUnfinished`] amid a fragmented message. Nothing is
+    /// queued then.
+    #[inline]
+    pub fn send(&mut self, message: impl Into<Message>) -> Result<(), SendError> {
+        self.sendable()?;
+        let message = message.into();
+        self.outgoing_cost += message.len() + MESSAGE_OVERHEAD;
+        let opcode = prepared::opcode(&message);
+        self.encoder
+            .data(&mut self.outgoing, opcode, true, message.into_bytes());
+        Ok(())
+    }
+
+    /// Queues a message that is encoded already.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`send`](Self::send).
+    pub fn send_prepared(&mut self, message: &PreparedMessage) -> Result<(), SendError> {
+        self.sendable()?;
+        self.outgoing_cost += message.message().len() + MESSAGE_OVERHEAD;
+        message.write(self.encoder, &mut self.outgoing);
+        Ok(())
+    }
+
+    /// Begins a text message that is sent in fragments (RFC 6455 §5.4), for one that is not
+    /// whole yet or larger than memory.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`send`](Self::send).
+    pub fn start_text(&mut self) -> Result<Fragments<Utf8Bytes>, SendError> {
+        self.start(OpCode::Text)
+    }
+
+    /// Begins a binary message that is sent in fragments (RFC 6455 §5.4).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`send`](Self::send).
+    pub fn start_binary(&mut self) -> Result<Fragments<Bytes>, SendError> {
+        self.start(OpCode::Binary)
+    }
+
+    fn start<P>(&mut self, opcode: OpCode) -> Result<Fragments<P>, SendError> {
+        self.sendable()?;
+        self.unfinished = true;
+        Ok(Fragments::new(opcode))
+    }
+
+    /// Queues a ping of at most 125 bytes, in line with the messages. Its answer is an
+    /// [`Event::Pong`] with the same bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::PingTooLong`], or those of [`send`](Self::send).
+    pub fn ping(&mut self, payload: &[u8]) -> Result<(), SendError> {
+        if payload.len() > MAX_CONTROL_PAYLOAD {
+            return Err(SendError::PingTooLong);
+        }
+        self.open()?;
+        self.room()?;
+        self.outgoing_cost += payload.len() + MESSAGE_OVERHEAD;
+        let encoder = self.encoder;
+        self.outgoing
+            .write(|buffer| encoder.frame(buffer, OpCode::Ping, true, payload));
+        Ok(())
+    }
+
+    /// Asks the peer for a sign of life, ahead of the messages that wait, and returns the number
+    /// of the question. It is answered when [`answered_probe`](Self::answered_probe) has reached
+    /// the number. Keepalive asks the same way.
+    ///
+    /// Only one such ping is in the queue at a time; the newest stands for all.
+    pub fn probe(&mut self) -> u32 {
+        if self.end.is_none() {
+            self.probe.queued = true;
+        }
+        self.probe.newest = self.probe.newest.wrapping_add(1);
+        self.probe.newest
+    }
+
+    /// Queues a Close, after all that was sent before; `None` gives no code. No message can be
+    /// sent any more, but the peer's are still received until its own Close.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Closed`] when a Close has been queued before or the connection has failed,
+    /// [`SendError::ServerSent1010`] for a code that is for clients.
+    pub fn close(&mut self, close: impl Into<Option<CloseFrame>>) -> Result<(), SendError> {
+        let close = close.into();
+        let mandatory_extension = close
+            .as_ref()
+            .is_some_and(|close| close.code() == CloseCode::MANDATORY_EXTENSION);
+        if self.role == Role::Server && mandatory_extension {
+            return Err(SendError::ServerSent1010);
+        }
+        self.open()?;
+        self.queue_close(close);
+        Ok(())
+    }
+
+    /// Throws away the messages that wait and all that come, for an application that only sends.
+    /// Pings and the Close are still seen to. There is no way back.
+    pub fn discard_incoming(&mut self) {
+        self.options.discards = true;
+        self.inbox.clear();
+        self.resume();
+    }
+
+    // Outputs.
+
+    /// Takes the next event.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectionError`] when the connection has failed and all events before that have been
+    /// taken; from then on every call says so. A Close is no error.
+    #[inline]
+    pub fn poll(&mut self) -> Result<Option<Event>, ConnectionError> {
+        if let Some(event) = self.inbox.pop() {
+            return Ok(Some(event));
+        }
+        if !self.unparsed.is_empty() {
+            self.resume();
+            if let Some(event) = self.inbox.pop() {
+                return Ok(Some(event));
+            }
+        }
+        match self.error() {
+            Some(error) => Err(error),
+            None => Ok(None),
+        }
+    }
+
+    /// The bytes to write, as a [`Buf`]. Advance it by what has been written.
+    ///
+    /// What is lent at once is a batch of whole frames; when it is used up, ask again. Pongs and
+    /// pings go before everything that was not in a batch yet.
+    pub fn transmit(&mut self) -> Transmit<'_> {
+        self.seal();
+        Transmit(self)
+    }
+
+    /// Takes the batch that [`transmit`](Self::transmit) would lend, so that it can be written
+    /// while others use the connection. Report progress with
+    /// [`transmitted`](Self::transmitted), and take nothing more before all is written.
+    pub fn take_transmit(&mut self) -> Outgoing {
+        if self.batch > 0 {
+            debug_assert!(
+                self.outgoing.len() >= self.batch,
+                "the batch is out already"
+            );
+        }
+        self.seal();
+        mem::take(&mut self.outgoing)
+    }
+
+    /// Takes the news that `count` bytes of the batch have been written.
+    pub fn transmitted(&mut self, count: usize) {
+        if count == 0 {
+            return;
+        }
+        self.write_due = None;
+        self.heartbeat.restart();
+        self.batch = self.batch.saturating_sub(count);
+        if self.batch == 0 {
+            self.outgoing_cost -= mem::take(&mut self.batch_cost);
+            if mem::take(&mut self.batch_probe) {
+                self.heartbeat.left();
+            }
+        }
+    }
+
+    /// Gives the connection an empty buffer to encode into, if it has none: see
+    /// [`Outgoing::reclaim`].
+    pub fn lend_buffer(&mut self, buffer: &mut Vec<u8>) {
+        self.outgoing.lend(buffer);
+    }
+
+    /// Takes back an unused buffer, and frees what an idle connection does not need.
+    pub fn release(&mut self) -> Option<Vec<u8>> {
+        self.inbox.release();
+        self.decoder.release();
+        if self.unparsed.is_empty() {
+            self.unparsed = Vec::new();
+        }
+        self.outgoing.reclaim()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) should be called; `None` for no time.
+    ///
+    /// Deadlines start with the first call after their cause, so call it after everything else.
+    /// [`wants_clock`](Self::wants_clock) says whether the answer may have come closer.
+    pub fn poll_timeout(&mut self, now: Instant) -> Option<Instant> {
+        if self.is_done() {
+            return None;
+        }
+        if !self.wants_write() {
+            self.write_due = None;
+        } else if let Some(timeout) = self.config.write_timeout {
+            self.write_due.get_or_insert(now + timeout);
+        }
+        if self.is_waiting_for_the_end() {
+            let timeout = self.config.close_timeout;
+            self.close_due.get_or_insert(now + timeout);
+        }
+        let heartbeat = match self.config.keepalive_interval {
+            Some(interval) if self.end.is_none() => {
+                let paused = !self.wants_read();
+                let timeout = self.config.keepalive_timeout;
+                self.heartbeat.due(now, interval, timeout, paused)
+            }
+            _ => None,
+        };
+        [self.write_due, self.close_due, heartbeat]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Whether [`poll_timeout`](Self::poll_timeout) has a deadline to start: a driver that
+    /// remembers the earliest deadline need not read a clock otherwise.
+    #[inline]
+    pub fn wants_clock(&self) -> bool {
+        if self.end.is_some() {
+            return !self.is_done()
+                && (self.write_due.is_none() && self.wants_write()
+                    || self.close_due.is_none() && self.is_waiting_for_the_end());
+        }
+        (self.config.keepalive_interval.is_some() && self.heartbeat.wants_clock(!self.wants_read()))
+            || (self.write_due.is_none()
+                && self.config.write_timeout.is_some()
+                && self.wants_write())
+    }
+
+    // Facts.
+
+    /// Which end this is.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The limits and times.
+    pub fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+
+    /// Whether messages can be sent: no Close has gone either way, and nothing has failed.
+    pub fn is_open(&self) -> bool {
+        self.end.is_none()
+    }
+
+    /// Whether the outgoing queue is below its high-water mark.
+    #[inline]
+    pub fn is_writable(&self) -> bool {
+        self.outgoing_cost < self.config.outgoing_high_water
+    }
+
+    /// Whether reading is wanted. Not while the application has more than the high-water mark of
+    /// the inbox to take, not once the stream has ended. What comes after a Close or an error is
+    /// read and thrown away.
+    #[inline]
+    pub fn wants_read(&self) -> bool {
+        match &self.end {
+            Some(end) if end.eof || end.done => false,
+            Some(end) if end.received.is_some() || end.error.is_some() => true,
+            _ => {
+                !self.options.pauses
+                    || self.unparsed.is_empty() && self.inbox.cost() < self.config.inbox_high_water
+            }
+        }
+    }
+
+    /// Whether there are bytes to write, those of an unfinished batch included.
+    #[inline]
+    pub fn wants_write(&self) -> bool {
+        self.batch > 0 || self.outgoing.len() > 0 || self.has_control()
+    }
+
+    /// How much waits for the application: payloads plus 64 bytes for each message.
+    pub fn inbox_size(&self) -> usize {
+        self.inbox.cost()
+    }
+
+    /// How much waits for the socket: payloads plus 64 bytes for each message.
+    pub fn outgoing_size(&self) -> usize {
+        self.outgoing_cost
+    }
+
+    /// Whether an event or an error waits for [`poll`](Self::poll).
+    pub fn has_events(&self) -> bool {
+        !self.inbox.is_empty() || !self.unparsed.is_empty() || self.error().is_some()
+    }
+
+    /// The number of the newest [`probe`](Self::probe) that the peer has answered.
+    pub fn answered_probe(&self) -> u32 {
+        self.probe.answered
+    }
+
+    /// The Close that was sent or is queued.
+    pub fn close_sent(&self) -> Option<&Close> {
+        self.end.as_ref()?.sent.as_ref()
+    }
+
+    /// The peer's Close.
+    pub fn close_received(&self) -> Option<&Close> {
+        self.end.as_ref()?.received.as_ref()
+    }
+
+    /// Why the connection failed, if it did.
+    #[inline]
+    pub fn error(&self) -> Option<ConnectionError> {
+        self.end.as_ref()?.error
+    }
+
+    /// Whether the write side should be shut down: all is written, and nothing will follow.
+    ///
+    /// A client leaves that to the server, which ends the stream first (RFC 6455 §7.1.1).
+    pub fn wants_shutdown(&self) -> bool {
+        self.end.as_ref().is_some_and(|end| end.error.is_some()) && !self.wants_write()
+    }
+
+    /// Whether nothing is left to do: the stream can be dropped.
+    ///
+    /// After a clean closing handshake a server ends the stream at once, and a client waits for
+    /// that. After an error all is written that can be, and then the peer's bytes are thrown away
+    /// for a while, so that a reset does not eat the Close. An unanswered keepalive or a stalled
+    /// write ends at once; one last write may be tried.
+    pub fn is_done(&self) -> bool {
+        let Some(end) = &self.end else { return false };
+        end.done
+            || !self.wants_write()
+                && (end.eof || self.role == Role::Server && self.close_is_answered())
+    }
+
+    // Helpers.
+
+    /// Whether input no longer matters.
+    fn is_deaf(&self) -> bool {
+        self.end
+            .as_ref()
+            .is_some_and(|end| end.received.is_some() || end.error.is_some() || end.eof)
+    }
+
+    /// Whether both sides have said Close, and nothing went wrong.
+    fn close_is_answered(&self) -> bool {
+        self.end
+            .as_ref()
+            .is_some_and(|end| end.sent.is_some() && end.received.is_some() && end.error.is_none())
+    }
+
+    /// Whether all is written, and only the peer keeps the connection from its end.
+    fn is_waiting_for_the_end(&self) -> bool {
+        self.end.is_some() && !self.wants_write()
+    }
+
+    #[inline]
+    fn open(&self) -> Result<(), SendError> {
+        match self.end {
+            None => Ok(()),
+            Some(_) => Err(SendError::Closed),
+        }
+    }
+
+    #[inline]
+    fn room(&self) -> Result<(), SendError> {
+        if self.is_writable() {
+            Ok(())
+        } else {
+            Err(SendError::Full)
+        }
+    }
+
+    #[inline]
+    fn sendable(&self) -> Result<(), SendError> {
+        self.open()?;
+        if self.unfinished {
+            return Err(SendError::MessageUnfinished);
+        }
+        self.room()
+    }
+
+    /// Parses what came, or keeps it while the inbox is full.
+    fn parse(&mut self, mut input: &[u8]) {
+        if self.unparsed.is_empty() {
+            self.parse_some(&mut input);
+        }
+        if !input.is_empty() && !self.is_deaf() {
+            self.unparsed.extend_from_slice(input);
+        }
+    }
+
+    /// Parses until the inbox is full or the input used up.
+    fn parse_some(&mut self, input: &mut &[u8]) {
+        while !self.is_deaf()
+            && (!self.options.pauses || self.inbox.cost() < self.config.inbox_high_water)
+        {
+            match self.decoder.decode(input, self.role, &self.config) {
+                Ok(Some(item)) => self.on_item(item),
+                Ok(None) => return,
+                Err(error) => return self.fail(error.into()),
+            }
+        }
+    }
+
+    /// Goes on with kept input, once the inbox is empty: each byte is moved a bounded number of
+    /// times.
+    fn resume(&mut self) {
+        let unparsed = mem::take(&mut self.unparsed);
+        let mut rest = unparsed.as_slice();
+        self.parse_some(&mut rest);
+        if !rest.is_empty() && !self.is_deaf() {
+            self.unparsed = rest.to_vec();
+        }
+        self.heartbeat.restart();
+    }
+
+    #[inline]
+    fn on_item(&mut self, item: Item) {
+        match item {
+            Item::Message(message) if self.options.discards => drop(message),
+            Item::Message(message) => self.inbox.push(Event::Message(message)),
+            Item::Ping(payload) => {
+                // Nothing follows our own Close.
+                if self.close_sent().is_none() {
+                    self.pong = Some(payload.clone());
+                }
+                self.report(Event::Ping(payload));
+            }
+            Item::Pong(payload) => {
+                self.on_pong(&payload);
+                self.report(Event::Pong(payload));
+            }
+            Item::Close(close) => {
+                self.unparsed = Vec::new();
+                let end = self.end.get_or_insert_default();
+                end.received = Some(close.clone().into());
+                if end.sent.is_none() {
+                    // RFC 6455 §5.5.1: "When sending a Close frame in response, the endpoint
+                    // typically echos the status code it received."
+                    self.queue_close(close.as_ref().map(|close| close.code().into()));
+                }
+                self.report(Event::Close(close));
+            }
+        }
+    }
+
+    fn report(&mut self, event: Event) {
+        if self.options.control_events && !self.options.discards {
+            self.inbox.push(event);
+        }
+    }
+
+    fn on_pong(&mut self, payload: &[u8]) {
+        if let Ok(number) = payload.try_into().map(u32::from_be_bytes) {
+            // Only what was asked and is not answered yet: anyone can send an unsolicited pong.
+            let asked = self.probe.newest.wrapping_sub(self.probe.answered);
+            if number.wrapping_sub(self.probe.answered) <= asked {
+                self.probe.answered = number;
+            }
+        }
+    }
+
+    fn queue_close(&mut self, close: Option<CloseFrame>) {
+        let encoder = self.encoder;
+        self.outgoing
+            .write(|buffer| encoder.close(buffer, close.as_ref()));
+        self.end.get_or_insert_default().sent = Some(close.into());
+    }
+
+    /// Enters the state that absorbs: what was queued is followed by a Close that says why, and
+    /// the peer is heard no more.
+    fn fail(&mut self, error: ConnectionError) {
+        let end = self.end.get_or_insert_default();
+        if end.error.is_some() {
+            return;
+        }
+        end.error = Some(error);
+        if end.sent.is_some() {
+            return;
+        }
+        let (code, reason) = match &error {
+            ConnectionError::Protocol(error) => (error.close_code(), error.to_string()),
+            ConnectionError::KeepaliveTimeout => (CloseCode::INTERNAL_ERROR, error.to_string()),
+            ConnectionError::WriteTimeout => (CloseCode::POLICY_VIOLATION, error.to_string()),
+            // Nobody is there to be told.
+            ConnectionError::CloseTimeout | ConnectionError::UnexpectedEof => return,
+        };
+        self.queue_close(Some(CloseFrame::truncated(code, &reason)));
+    }
+
+    fn finish(&mut self) {
+        self.end.get_or_insert_default().done = true;
+    }
+
+    /// Whether a pong or a probe waits.
+    #[inline]
+    fn has_control(&self) -> bool {
+        self.pong.is_some() || self.probe.queued
+    }
+
+    /// Makes a batch of what is queued, control frames first, unless one is under way.
+    #[inline]
+    fn seal(&mut self) {
+        if self.batch > 0 {
+            return;
+        }
+        if self.has_control() {
+            self.seal_control();
+        }
+        self.batch = self.outgoing.len();
+        self.batch_cost = self.outgoing_cost;
+    }
+
+    fn seal_control(&mut self) {
+        let pong = self.pong.take();
+        let probe = mem::take(&mut self.probe.queued);
+        let encoder = self.encoder;
+        let newest = self.probe.newest.to_be_bytes();
+        let write = |buffer: &mut Vec<u8>| {
+            if let Some(pong) = &pong {
+                encoder.frame(buffer, OpCode::Pong, true, pong);
+            }
+            if probe {
+                encoder.frame(buffer, OpCode::Ping, true, &newest);
+            }
+        };
+        if self.outgoing.len() == 0 {
+            self.outgoing.write(write);
+        } else {
+            let mut buffer = Vec::new();
+            write(&mut buffer);
+            self.outgoing.push_front(buffer.into());
+        }
+        self.batch_probe = probe;
+    }
+}
+
+#[cfg(test)]
+mod tests;

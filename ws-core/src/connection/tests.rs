@@ -1,0 +1,373 @@
+//! The connection, in bytes.
+
+use std::time::Duration;
+
+use bytes::Buf;
+
+use super::*;
+use crate::ProtocolError;
+
+/// RFC 6455 §5.7: a masked "Hello".
+const HELLO: &[u8] = b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58";
+
+fn server() -> Connection {
+    Connection::new(Role::Server, Config::default())
+}
+
+fn written(connection: &mut Connection) -> Vec<u8> {
+    let mut written = Vec::new();
+    while connection.wants_write() {
+        let mut transmit = connection.transmit();
+        let len = transmit.chunk().len();
+        written.extend_from_slice(transmit.chunk());
+        transmit.advance(len);
+    }
+    written
+}
+
+/// A masked frame with a key of zeros, which leaves the payload readable.
+fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![
+        first,
+        0x80 | u8::try_from(payload.len()).unwrap(),
+        0,
+        0,
+        0,
+        0,
+    ];
+    frame.extend_from_slice(payload);
+    frame
+}
+
+#[test]
+fn control_frames_between_fragments_are_answered_and_reported_in_order() {
+    let mut server = server();
+    server.receive(&masked(0x01, b"Hel"));
+    server.receive(&masked(0x89, b"ping"));
+    server.receive(&masked(0x80, b"lo"));
+    assert_eq!(
+        server.poll(),
+        Ok(Some(Event::Ping(Bytes::from_static(b"ping"))))
+    );
+    assert_eq!(
+        server.poll(),
+        Ok(Some(Event::Message(Message::text("Hello"))))
+    );
+    assert_eq!(server.poll(), Ok(None));
+    assert_eq!(written(&mut server), b"\x8a\x04ping");
+}
+
+#[test]
+fn only_the_newest_of_unanswered_pings_is_answered() {
+    let mut server = server();
+    for n in 0..100 {
+        server.receive(&masked(0x89, &[n]));
+    }
+    assert_eq!(written(&mut server), [0x8a, 1, 99]);
+}
+
+#[test]
+fn a_pong_overtakes_the_messages_that_wait_but_not_the_batch_under_way() {
+    let mut server = server();
+    server.send("first").unwrap();
+    let mut batch = server.take_transmit();
+    server.send("second").unwrap();
+    server.receive(&masked(0x89, b""));
+    let len = batch.remaining();
+    assert_eq!(batch.copy_to_bytes(len), b"\x81\x05first"[..]);
+    server.transmitted(len);
+    assert_eq!(written(&mut server), b"\x8a\x00\x81\x06second");
+}
+
+#[test]
+fn a_close_is_echoed_after_what_was_queued_and_nothing_follows() {
+    let mut server = server();
+    server.send("last").unwrap();
+    server.receive(&masked(0x88, b"\x03\xe8bye"));
+    server.receive(HELLO);
+    server.receive(&masked(0x89, b""));
+    assert_eq!(server.send("more"), Err(SendError::Closed));
+    let close = CloseFrame::new(CloseCode::NORMAL, "bye").unwrap();
+    assert_eq!(server.poll(), Ok(Some(Event::Close(Some(close)))));
+    assert_eq!(server.poll(), Ok(None));
+    assert!(!server.is_done());
+    assert_eq!(written(&mut server), b"\x81\x04last\x88\x02\x03\xe8");
+    // RFC 6455 §7.1.1: the server ends the stream first.
+    assert!(server.is_done());
+}
+
+#[test]
+fn an_empty_close_is_answered_with_an_empty_close() {
+    let mut server = server();
+    server.receive(&masked(0x88, b""));
+    assert_eq!(server.close_received(), Some(&Close::NoStatus));
+    assert_eq!(written(&mut server), b"\x88\x00");
+}
+
+#[test]
+fn messages_before_an_error_are_delivered_and_what_was_queued_goes_before_the_close() {
+    let mut server = server();
+    server.send("queued").unwrap();
+    let mut input = HELLO.to_vec();
+    input.extend_from_slice(b"\x81\x05Hello"); // unmasked
+    input.extend_from_slice(HELLO);
+    server.receive(&input);
+    server.receive(HELLO);
+    assert!(matches!(server.poll(), Ok(Some(Event::Message(_)))));
+    let error = ConnectionError::Protocol(ProtocolError::UnmaskedClientFrame);
+    assert_eq!(server.poll(), Err(error));
+    assert_eq!(server.poll(), Err(error));
+    assert_eq!(server.send("more"), Err(SendError::Closed));
+    let written = written(&mut server);
+    assert!(written.starts_with(b"\x81\x06queued\x88"));
+    assert!(written.ends_with(b"unmasked frame from a client"));
+    // The peer's bytes are thrown away until its end.
+    assert!(server.wants_shutdown() && server.wants_read() && !server.is_done());
+    server.receive_eof();
+    assert!(server.is_done());
+}
+
+#[test]
+fn close_codes_are_judged_by_the_table() {
+    for code in 0..=u16::MAX {
+        let mut server = server();
+        server.receive(&masked(0x88, &code.to_be_bytes()));
+        let answer = written(&mut server);
+        if CloseCode::new(code).is_ok() {
+            assert_eq!(answer[2..], code.to_be_bytes());
+            assert_eq!(server.error(), None);
+        } else {
+            assert_eq!(answer[2..4], 1002_u16.to_be_bytes());
+        }
+    }
+}
+
+#[test]
+fn a_server_cannot_send_1010_and_a_client_can() {
+    let mut server = server();
+    let close = CloseFrame::from(CloseCode::MANDATORY_EXTENSION);
+    assert_eq!(server.close(close.clone()), Err(SendError::ServerSent1010));
+    assert!(server.is_open());
+    let mut client = Connection::new(Role::Client, Config::default());
+    assert_eq!(client.close(close), Ok(()));
+}
+
+#[test]
+fn limits_are_judged_on_the_header() {
+    let config = Arc::new(Config::new().max_message_size(300).max_frame_size(200));
+    let mut server = Connection::new(Role::Server, Arc::clone(&config));
+    server.receive(b"\x82\xfe\x00\xc9");
+    assert_eq!(server.error(), None, "the header is not whole");
+    server.receive(&[0; 4]);
+    let error = ProtocolError::FrameTooBig {
+        size: 201,
+        max: 200,
+    };
+    assert_eq!(server.poll(), Err(error.into()));
+    let mut server = Connection::new(Role::Server, config);
+    for first in [0x02, 0x00] {
+        server.receive(&[first, 0xfe, 0, 0xc8, 0, 0, 0, 0]);
+        server.receive(&[0; 200]);
+    }
+    let error = ProtocolError::MessageTooBig {
+        size: 400,
+        max: 300,
+    };
+    assert_eq!(server.poll(), Err(error.into()));
+    assert_eq!(written(&mut server)[2..4], 1009_u16.to_be_bytes());
+}
+
+#[test]
+fn a_full_inbox_stops_parsing_and_loses_nothing() {
+    let config = Config::new().inbox_high_water(10 * MESSAGE_OVERHEAD);
+    let mut server = Connection::new(Role::Server, config);
+    let mut input = Vec::new();
+    for n in 0..200 {
+        input.extend_from_slice(&masked(0x82, &[n]));
+    }
+    server.receive(&input);
+    assert!(!server.wants_read());
+    assert!(server.inbox_size() < 11 * (MESSAGE_OVERHEAD + 1));
+    for n in 0..200 {
+        assert_eq!(
+            server.poll(),
+            Ok(Some(Event::Message(Message::binary(vec![n]))))
+        );
+    }
+    assert_eq!(server.poll(), Ok(None));
+    assert!(server.wants_read());
+}
+
+#[test]
+fn a_large_message_is_read_into_its_own_buffer() {
+    let payload: Vec<u8> = (0..200_000_u32).map(|n| n.to_le_bytes()[0]).collect();
+    let mut client = Connection::new(Role::Client, Config::default());
+    client.send(payload.clone()).unwrap();
+    let mut wire = written(&mut client);
+    client.send("behind").unwrap();
+    wire.append(&mut written(&mut client));
+    let mut server = server();
+    let (start, mut rest) = wire.split_at(1000);
+    server.receive(start);
+    while let Some(buffer) = server.read_buf() {
+        let room = buffer.capacity() - buffer.len();
+        assert!(room >= 10_000.min(rest.len()), "{room}");
+        // More than the frame may be appended.
+        let (piece, behind) = rest.split_at(room.min(64 << 10).min(rest.len()));
+        buffer.extend_from_slice(piece);
+        rest = behind;
+        server.receive(&[]);
+    }
+    server.receive(rest);
+    assert_eq!(
+        server.poll(),
+        Ok(Some(Event::Message(Message::binary(payload))))
+    );
+    assert_eq!(
+        server.poll(),
+        Ok(Some(Event::Message(Message::text("behind"))))
+    );
+}
+
+#[test]
+fn fragments_keep_other_messages_out_and_let_control_frames_in() {
+    let mut server = server();
+    let mut message = server.start_binary().unwrap();
+    message.push(&mut server, &b"a"[..]).unwrap();
+    assert_eq!(server.send("no"), Err(SendError::MessageUnfinished));
+    server.ping(b"").unwrap();
+    message.push(&mut server, &b""[..]).unwrap();
+    message.finish(&mut server, &b"b"[..]).unwrap();
+    server.send("yes").unwrap();
+    assert_eq!(
+        written(&mut server),
+        b"\x02\x01a\x89\x00\x00\x00\x80\x01b\x81\x03yes"
+    );
+}
+
+#[test]
+fn the_outgoing_queue_is_bounded_and_a_single_message_may_exceed_it() {
+    let config = Config::new().outgoing_high_water(1000);
+    let mut server = Connection::new(Role::Server, config);
+    server.send(vec![0; 5000]).unwrap();
+    assert_eq!(server.send("x"), Err(SendError::Full));
+    let mut batch = server.take_transmit();
+    assert_eq!(server.send("x"), Err(SendError::Full));
+    server.transmitted(batch.remaining());
+    batch.advance(batch.remaining());
+    for _ in 0..16 {
+        server.send("").unwrap();
+    }
+    assert_eq!(server.send(""), Err(SendError::Full));
+}
+
+#[test]
+fn a_probe_is_answered_by_its_pong_or_a_later_one_and_by_no_invented_one() {
+    let mut server = server();
+    let first = server.probe();
+    assert_eq!(written(&mut server), b"\x89\x04\x00\x00\x00\x01");
+    server.receive(&masked(0x8a, &7_u32.to_be_bytes()));
+    assert_eq!(server.answered_probe(), 0);
+    let second = server.probe();
+    let third = server.probe();
+    assert_eq!(written(&mut server), b"\x89\x04\x00\x00\x00\x03");
+    server.receive(&masked(0x8a, &3_u32.to_be_bytes()));
+    assert_eq!(server.answered_probe(), third);
+    assert!(first < second && second < third);
+    server.receive(&masked(0x8a, &1_u32.to_be_bytes()));
+    assert_eq!(server.answered_probe(), third);
+}
+
+#[test]
+fn a_silent_peer_is_pinged_and_then_given_up_with_1011() {
+    let mut server = server();
+    let mut now = Instant::now();
+    let start = now;
+    let mut wire = Vec::new();
+    while !server.is_done() {
+        wire.extend_from_slice(&written(&mut server));
+        now = server.poll_timeout(now).unwrap();
+        server.handle_timeout(now);
+    }
+    wire.extend_from_slice(&written(&mut server));
+    assert_eq!(now - start, Duration::from_secs(40));
+    assert_eq!(wire[..6], *b"\x89\x04\x00\x00\x00\x01");
+    assert_eq!(wire[8..10], 1011_u16.to_be_bytes());
+    assert_eq!(server.error(), Some(ConnectionError::KeepaliveTimeout));
+}
+
+#[test]
+fn an_unanswered_close_ends_after_the_close_timeout() {
+    let mut server = server();
+    let now = Instant::now();
+    server.close(None).unwrap();
+    written(&mut server);
+    let due = server.poll_timeout(now).unwrap();
+    assert_eq!(due - now, Duration::from_secs(5));
+    // Messages of the peer are still received meanwhile.
+    server.receive(HELLO);
+    assert!(matches!(server.poll(), Ok(Some(Event::Message(_)))));
+    server.handle_timeout(due);
+    assert_eq!(server.error(), Some(ConnectionError::CloseTimeout));
+    assert!(server.is_done());
+}
+
+#[test]
+fn a_write_without_progress_ends_after_the_write_timeout() {
+    let config = Config::new().keepalive_interval(None);
+    let mut server = Connection::new(Role::Server, config);
+    let now = Instant::now();
+    server.send("one").unwrap();
+    let first = server.poll_timeout(now).unwrap();
+    let later = now + Duration::from_secs(10);
+    server.transmit().advance(1);
+    assert!(server.wants_clock());
+    let due = server.poll_timeout(later).unwrap();
+    assert_eq!(due.duration_since(first), Duration::from_secs(10));
+    server.handle_timeout(first);
+    assert!(server.is_open());
+    server.handle_timeout(due);
+    assert_eq!(server.error(), Some(ConnectionError::WriteTimeout));
+}
+
+#[test]
+fn a_client_waits_for_the_server_to_end_the_stream() {
+    let mut client = Connection::new(Role::Client, Config::default());
+    client.close(CloseFrame::from(CloseCode::NORMAL)).unwrap();
+    written(&mut client);
+    client.receive(b"\x88\x02\x03\xe8");
+    assert!(!client.is_done());
+    client.receive_eof();
+    assert!(client.is_done());
+    assert_eq!(client.error(), None);
+}
+
+#[test]
+fn an_end_without_close_is_an_error_after_all_messages() {
+    let mut server = server();
+    server.receive(HELLO);
+    server.receive_eof();
+    assert!(matches!(server.poll(), Ok(Some(Event::Message(_)))));
+    assert_eq!(server.poll(), Err(ConnectionError::UnexpectedEof));
+    assert!(server.is_done());
+}
+
+#[test]
+fn an_idle_connection_owns_no_buffer_and_stays_small() {
+    let mut server = server();
+    for _ in 0..100 {
+        server.receive(HELLO);
+    }
+    while let Ok(Some(Event::Message(message))) = server.poll() {
+        server.send(message).unwrap();
+    }
+    written(&mut server);
+    server.release();
+    assert_eq!(server.decoder.read_buf(), None);
+    assert_eq!(server.outgoing.reclaim(), None);
+    assert!(
+        size_of::<Connection>() <= 512,
+        "{}",
+        size_of::<Connection>()
+    );
+}

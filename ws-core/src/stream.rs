@@ -1,0 +1,11 @@
+//! The stream: frames on one side, messages on the other.
+//!
+//! The middle doll. [`decoder`] joins the payloads of frames to messages and judges everything
+//! that takes more than one frame or the role to judge; [`encoder`] and [`outgoing`] go the other
+//! way; [`prepared`] is a message encoded once for many connections.
+
+pub(crate) mod decoder;
+pub(crate) mod encoder;
+pub(crate) mod outgoing;
+pub(crate) mod prepared;
+pub(crate) mod utf8;

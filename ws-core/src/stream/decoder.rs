@@ -1,0 +1,332 @@
+//! Bytes to messages: RFC 6455 §5.2 to §5.6 for one direction of a connection.
+//!
+//! The decoder holds one contiguous buffer for the message under way, and nothing between
+//! messages. It remembers where it stopped, so that no byte is looked at twice, and its buffer
+//! grows with the bytes that arrive, never with what a header promises.
+
+use std::mem;
+
+use bytes::Bytes;
+
+use crate::{
+    CloseCode, CloseFrame, Config, Message, ProtocolError, Role, Utf8Bytes,
+    frame::{FrameHeader, OpCode, mask},
+    stream::utf8,
+};
+
+/// From this many missing bytes of a frame on, they are worth reading straight into the message:
+/// below, a copy is cheaper than a read that brings nothing of the next frame.
+const READ_IN_PLACE: usize = 16 << 10;
+
+/// The room offered for a read into the message.
+const READ_STEP: usize = 64 << 10;
+
+/// What one or several frames amount to.
+#[derive(Debug)]
+pub(crate) enum Item {
+    Message(Message),
+    Ping(Bytes),
+    Pong(Bytes),
+    Close(Option<CloseFrame>),
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Decoder {
+    /// The message under way: the payloads of its frames, joined.
+    message: Vec<u8>,
+    /// How much of `message` is unmasked and accounted for. More lies there only between a read
+    /// into [`read_buf`](Self::read_buf) and the next call.
+    taken: usize,
+    /// How much of a text `message` is whole, valid characters.
+    valid: usize,
+    /// The kind of the message under way.
+    kind: Option<Kind>,
+    /// The payload of a control frame, which may arrive in pieces amid a message.
+    control: Vec<u8>,
+    /// The frame whose payload is awaited.
+    frame: Option<Frame>,
+    /// The beginning of a header that was cut.
+    header: [u8; FrameHeader::MAX_LEN],
+    header_len: u8,
+}
+
+/// A frame whose header is known and whose payload arrives.
+#[derive(Clone, Copy, Debug)]
+struct Frame {
+    opcode: OpCode,
+    fin: bool,
+    key: Option<[u8; 4]>,
+    /// Payload bytes taken so far: the place in the mask.
+    done: usize,
+    /// Payload bytes still missing.
+    missing: usize,
+}
+
+/// The two kinds of message (RFC 6455 §5.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Text,
+    Binary,
+}
+
+impl Decoder {
+    /// Takes bytes from the front of `input` until an item is complete. `None`: all of `input`
+    /// has been taken, and more is needed.
+    #[inline]
+    pub(crate) fn decode(
+        &mut self,
+        input: &mut &[u8],
+        role: Role,
+        limits: &Config,
+    ) -> Result<Option<Item>, ProtocolError> {
+        loop {
+            let frame = match self.frame.take() {
+                Some(frame) => frame,
+                None => match self.next_header(input)? {
+                    Some(header) => self.begin(header, role, limits)?,
+                    None => return Ok(None),
+                },
+            };
+            let (chunk, rest) = input
+                .split_at_checked(frame.missing)
+                .unwrap_or((*input, &[]));
+            *input = rest;
+            let item = if frame.opcode.is_control() {
+                self.control_payload(frame, chunk)?
+            } else {
+                self.grow(chunk.len(), frame, limits);
+                self.message.extend_from_slice(chunk);
+                self.data_payload(frame)?
+            };
+            // An unfinished frame is still there; then the input has run out.
+            if item.is_some() || self.frame.is_some() {
+                return Ok(item);
+            }
+        }
+    }
+
+    /// The buffer of the message under way, with room at its end, when so much of a frame is
+    /// missing that it is worth reading straight into it.
+    pub(crate) fn read_buf(&mut self) -> Option<&mut Vec<u8>> {
+        let frame = self.frame.filter(|frame| !frame.opcode.is_control())?;
+        let appended = self.message.len() - self.taken;
+        let missing = frame.missing.saturating_sub(appended);
+        if missing < READ_IN_PLACE {
+            return None;
+        }
+        // As much again as has arrived, so that growing stays linear.
+        let step = READ_STEP.max(self.message.len()).min(missing);
+        if self.message.capacity() - self.message.len() < step.min(READ_STEP) {
+            self.message.reserve_exact(step);
+        }
+        Some(&mut self.message)
+    }
+
+    /// Whether something was appended to the lent buffer.
+    #[inline]
+    pub(crate) fn has_appended(&self) -> bool {
+        self.message.len() > self.taken
+    }
+
+    /// Takes what was appended to the lent buffer, and returns what lay behind the end of the
+    /// frame beside the item.
+    pub(crate) fn take_appended(&mut self) -> Result<(Option<Item>, Vec<u8>), ProtocolError> {
+        let Some(frame) = self.frame.take() else {
+            // Appended although nothing was lent: it is input like any other.
+            return Ok((None, self.message.split_off(self.taken)));
+        };
+        let end = self.taken + frame.missing;
+        let behind = if self.message.len() > end {
+            self.message.split_off(end)
+        } else {
+            Vec::new()
+        };
+        Ok((self.data_payload(frame)?, behind))
+    }
+
+    /// Frees what an idle connection does not need.
+    pub(crate) fn release(&mut self) {
+        if self.control.is_empty() {
+            self.control = Vec::new();
+        }
+    }
+
+    /// The next whole header, from `input` and what was kept of it.
+    #[inline]
+    fn next_header(&mut self, input: &mut &[u8]) -> Result<Option<FrameHeader>, ProtocolError> {
+        if self.header_len == 0
+            && let Some((header, len)) = FrameHeader::parse(input)?
+        {
+            *input = input.get(len..).unwrap_or_default();
+            return Ok(Some(header));
+        }
+        self.next_cut_header(input)
+    }
+
+    /// [`next_header`](Self::next_header) for a header that comes in pieces.
+    #[cold]
+    fn next_cut_header(&mut self, input: &mut &[u8]) -> Result<Option<FrameHeader>, ProtocolError> {
+        // One byte at a time: at most fourteen of them, and none is taken that is payload.
+        while let Some((&byte, rest)) = input.split_first() {
+            *input = rest;
+            let mut len = usize::from(self.header_len);
+            if let Some(slot) = self.header.get_mut(len) {
+                *slot = byte;
+                len += 1;
+                self.header_len += 1;
+            }
+            if let Some((header, _)) =
+                FrameHeader::parse(self.header.get(..len).unwrap_or_default())?
+            {
+                self.header_len = 0;
+                return Ok(Some(header));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Judges a header by the role and by what went before, before any of its payload is taken.
+    #[inline]
+    fn begin(
+        &mut self,
+        header: FrameHeader,
+        role: Role,
+        limits: &Config,
+    ) -> Result<Frame, ProtocolError> {
+        // RFC 6455 §5.1: "a server MUST close a connection upon receiving a frame that is not
+        // masked [...] A client MUST close a connection if it detects a masked frame", whatever
+        // the size of its payload.
+        match (role, header.mask) {
+            (Role::Server, None) => return Err(ProtocolError::UnmaskedClientFrame),
+            (Role::Client, Some(_)) => return Err(ProtocolError::MaskedServerFrame),
+            _ => {}
+        }
+        // No extension is negotiated that uses it.
+        if header.rsv1 {
+            return Err(ProtocolError::ReservedBits);
+        }
+        let kind = match header.opcode {
+            OpCode::Text => Some(Kind::Text),
+            OpCode::Binary => Some(Kind::Binary),
+            OpCode::Continuation if self.kind.is_none() => {
+                return Err(ProtocolError::ContinuationWithoutStart);
+            }
+            _ => None,
+        };
+        if kind.is_some() {
+            if self.kind.is_some() {
+                return Err(ProtocolError::NewMessageInFragments);
+            }
+            self.kind = kind;
+        }
+        let size = header.payload_len;
+        let missing = match usize::try_from(size) {
+            Ok(size) if header.opcode.is_control() || size <= limits.max_frame_size => size,
+            _ => {
+                let max = limits.max_frame_size;
+                return Err(ProtocolError::FrameTooBig { size, max });
+            }
+        };
+        if !header.opcode.is_control() {
+            let max = limits.max_message_size;
+            if missing > max.saturating_sub(self.message.len()) {
+                let size = size.saturating_add(self.message.len() as u64);
+                return Err(ProtocolError::MessageTooBig { size, max });
+            }
+        }
+        Ok(Frame {
+            opcode: header.opcode,
+            fin: header.fin,
+            key: header.mask,
+            done: 0,
+            missing,
+        })
+    }
+
+    /// Makes room for `len` more bytes of the message: exactly when the end of the message is in
+    /// sight, else as much again as there is, so that growing stays linear.
+    #[inline]
+    fn grow(&mut self, len: usize, frame: Frame, limits: &Config) {
+        if self.message.capacity() - self.message.len() >= len {
+            return;
+        }
+        let needed = self.message.len() + len;
+        let doubled = needed.max(self.message.capacity().saturating_mul(2));
+        let end = if frame.fin {
+            self.message.len() + frame.missing
+        } else {
+            limits.max_message_size
+        };
+        self.message
+            .reserve_exact(doubled.min(end).max(needed) - self.message.len());
+    }
+
+    /// Unmasks, validates and accounts for what was appended to the message.
+    #[inline]
+    fn data_payload(&mut self, mut frame: Frame) -> Result<Option<Item>, ProtocolError> {
+        let appended = self.message.get_mut(self.taken..).unwrap_or_default();
+        if let Some(key) = frame.key {
+            mask::apply(appended, key, frame.done);
+        }
+        frame.done += appended.len();
+        frame.missing = frame.missing.saturating_sub(appended.len());
+        self.taken = self.message.len();
+        if self.kind == Some(Kind::Text) {
+            utf8::validate(&self.message, &mut self.valid)?;
+        }
+        if frame.missing > 0 {
+            self.frame = Some(frame);
+            return Ok(None);
+        }
+        if !frame.fin {
+            return Ok(None);
+        }
+        let payload = Bytes::from(mem::take(&mut self.message));
+        let valid = mem::take(&mut self.valid);
+        self.taken = 0;
+        Ok(Some(Item::Message(match self.kind.take() {
+            // The last character must be whole, however the message was cut.
+            Some(Kind::Text) if valid != payload.len() => return Err(ProtocolError::InvalidUtf8),
+            Some(Kind::Text) => Message::Text(Utf8Bytes::from_validated(payload)),
+            _ => Message::Binary(payload),
+        })))
+    }
+
+    /// Takes a piece of a control frame's payload.
+    fn control_payload(
+        &mut self,
+        mut frame: Frame,
+        chunk: &[u8],
+    ) -> Result<Option<Item>, ProtocolError> {
+        self.control.extend_from_slice(chunk);
+        frame.missing -= chunk.len();
+        if frame.missing > 0 {
+            self.frame = Some(frame);
+            return Ok(None);
+        }
+        if let Some(key) = frame.key {
+            mask::apply(&mut self.control, key, 0);
+        }
+        let payload = mem::take(&mut self.control);
+        Ok(Some(match frame.opcode {
+            OpCode::Close => Item::Close(close_frame(&payload)?),
+            OpCode::Ping => Item::Ping(payload.into()),
+            _ => Item::Pong(payload.into()),
+        }))
+    }
+}
+
+/// Parses the payload of a Close frame (RFC 6455 §5.5.1, §7.4).
+fn close_frame(payload: &[u8]) -> Result<Option<CloseFrame>, ProtocolError> {
+    let Some((code, reason)) = payload.split_first_chunk() else {
+        return if payload.is_empty() {
+            Ok(None)
+        } else {
+            Err(ProtocolError::CloseTooShort)
+        };
+    };
+    let code = u16::from_be_bytes(*code);
+    let code = CloseCode::new(code).map_err(|_| ProtocolError::BadCloseCode(code))?;
+    let reason = std::str::from_utf8(reason).map_err(|_| ProtocolError::InvalidCloseReason)?;
+    Ok(Some(CloseFrame::truncated(code, reason)))
+}

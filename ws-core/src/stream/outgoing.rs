@@ -1,0 +1,203 @@
+//! The queue of encoded bytes.
+//!
+//! Headers and small payloads lie in one buffer, so that a turn of many messages is one
+//! contiguous write. A large payload is not copied: it is kept by reference, with the place in
+//! the buffer where it belongs.
+
+use std::{collections::VecDeque, io::IoSlice, mem};
+
+use bytes::{Buf, Bytes};
+
+/// Payloads of at least this size are queued by reference: below, a copy costs less than another
+/// entry of a vectored write.
+pub(crate) const BY_REFERENCE: usize = 16 << 10;
+
+/// Encoded frames on their way out: an owned [`Buf`], with vectored access.
+#[derive(Debug, Default)]
+pub struct Outgoing {
+    buffer: Vec<u8>,
+    /// How much of `buffer` is gone.
+    start: usize,
+    /// Payloads kept by reference, each before the byte of `buffer` at its place.
+    references: VecDeque<(usize, Bytes)>,
+    len: usize,
+}
+
+impl Outgoing {
+    /// Appends frames encoded by `write`.
+    #[inline]
+    pub(crate) fn write(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let before = self.buffer.len();
+        write(&mut self.buffer);
+        self.len += self.buffer.len() - before;
+    }
+
+    /// Appends a payload by reference.
+    pub(crate) fn push(&mut self, payload: Bytes) {
+        self.len += payload.len();
+        self.references.push_back((self.buffer.len(), payload));
+    }
+
+    /// Puts bytes in front of everything else.
+    pub(crate) fn push_front(&mut self, bytes: Bytes) {
+        self.len += bytes.len();
+        self.references.push_front((self.start, bytes));
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Gives the queue an empty buffer to write into, if it has none.
+    pub(crate) fn lend(&mut self, buffer: &mut Vec<u8>) {
+        if self.len == 0 && self.buffer.capacity() < buffer.capacity() {
+            debug_assert!(buffer.is_empty());
+            self.buffer.clear();
+            self.start = 0;
+            mem::swap(&mut self.buffer, buffer);
+        }
+    }
+
+    /// Takes the buffer of an empty queue back.
+    ///
+    /// A session lends each connection the same buffer in turn, so that encoding allocates
+    /// nothing and an idle connection owns nothing.
+    pub fn reclaim(&mut self) -> Option<Vec<u8>> {
+        if self.len > 0 || self.buffer.capacity() == 0 {
+            return None;
+        }
+        self.start = 0;
+        let mut buffer = mem::take(&mut self.buffer);
+        buffer.clear();
+        Some(buffer)
+    }
+
+    /// Where the buffer's next contiguous piece ends.
+    fn piece_end(&self) -> usize {
+        self.references
+            .front()
+            .map_or(self.buffer.len(), |(place, _)| *place)
+    }
+}
+
+impl Buf for Outgoing {
+    fn remaining(&self) -> usize {
+        self.len
+    }
+
+    fn chunk(&self) -> &[u8] {
+        match self.references.front() {
+            Some((place, payload)) if *place <= self.start => payload,
+            _ => self
+                .buffer
+                .get(self.start..self.piece_end())
+                .unwrap_or_default(),
+        }
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let mut start = self.start;
+        let mut filled = 0;
+        let mut references = self.references.iter().peekable();
+        for slot in slices {
+            let chunk: &[u8] = match references.peek() {
+                Some((place, payload)) if *place <= start => {
+                    references.next();
+                    payload
+                }
+                next => {
+                    let end = next.map_or(self.buffer.len(), |(place, _)| *place);
+                    let piece = self.buffer.get(start..end).unwrap_or_default();
+                    start = end;
+                    piece
+                }
+            };
+            if chunk.is_empty() {
+                break;
+            }
+            *slot = IoSlice::new(chunk);
+            filled += 1;
+        }
+        filled
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        debug_assert!(count <= self.len);
+        self.len = self.len.saturating_sub(count);
+        while count > 0 {
+            match self.references.front_mut() {
+                Some((place, payload)) if *place <= self.start => {
+                    if count < payload.len() {
+                        payload.advance(count);
+                        return;
+                    }
+                    count -= payload.len();
+                    self.references.pop_front();
+                }
+                _ => {
+                    let piece = count.min(self.piece_end() - self.start);
+                    self.start += piece;
+                    count -= piece;
+                    if piece == 0 {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> (Outgoing, Vec<u8>) {
+        let mut out = Outgoing::default();
+        out.write(|buffer| buffer.extend_from_slice(b"abc"));
+        out.push(Bytes::from_static(b"DEFG"));
+        out.push(Bytes::from_static(b"HI"));
+        out.write(|buffer| buffer.extend_from_slice(b"jk"));
+        out.push_front(Bytes::from_static(b"01"));
+        (out, b"01abcDEFGHIjk".to_vec())
+    }
+
+    #[test]
+    fn any_sequence_of_advances_yields_the_same_bytes() {
+        for step in 1..14 {
+            let (mut out, expected) = sample();
+            let mut seen = Vec::new();
+            while out.has_remaining() {
+                let n = step.min(out.chunk().len());
+                assert!(n > 0);
+                seen.extend_from_slice(&out.chunk()[..n]);
+                out.advance(n);
+            }
+            assert_eq!(seen, expected);
+        }
+    }
+
+    #[test]
+    fn an_advance_may_cross_any_number_of_chunks() {
+        let expected = sample().1;
+        for first in 0..=expected.len() {
+            let (mut out, _) = sample();
+            out.advance(first);
+            let mut slices = [IoSlice::new(&[]); 8];
+            let n = out.chunks_vectored(&mut slices);
+            let rest: Vec<u8> = slices[..n].iter().flat_map(|s| s.to_vec()).collect();
+            assert_eq!(rest, expected[first..]);
+        }
+    }
+
+    #[test]
+    fn a_lent_buffer_is_used_and_given_back() {
+        let mut out = Outgoing::default();
+        let mut scratch = Vec::with_capacity(1024);
+        out.lend(&mut scratch);
+        assert_eq!(scratch.capacity(), 0);
+        out.write(|buffer| buffer.extend_from_slice(b"abc"));
+        assert_eq!(out.reclaim(), None);
+        out.advance(3);
+        assert_eq!(out.reclaim().map(|buffer| buffer.capacity()), Some(1024));
+    }
+}
