@@ -243,6 +243,19 @@ impl Connection {
         self.decoder.read_buf()
     }
 
+    /// Takes the buffer that [`read_buf`](Self::read_buf) would lend, so that it can be read into
+    /// while others use the connection. Give it back with
+    /// [`receive_buf`](Self::receive_buf) before any other input.
+    pub fn take_read_buf(&mut self) -> Option<Vec<u8>> {
+        self.read_buf().map(mem::take)
+    }
+
+    /// Takes the buffer of [`take_read_buf`](Self::take_read_buf) back, with what was appended.
+    pub fn receive_buf(&mut self, buffer: Vec<u8>) {
+        self.decoder.restore(buffer);
+        self.receive(&[]);
+    }
+
     /// Takes the news that the peer's stream has ended.
     ///
     /// Without a Close before it, the connection has failed (RFC 6455 §7.1.5: 1006).
@@ -380,7 +393,8 @@ impl Connection {
     }
 
     /// Queues a Close, after all that was sent before; `None` gives no code. No message can be
-    /// sent any more, but the peer's are still received until its own Close.
+    /// sent any more, but the peer's are still received until its own Close, as far as the inbox
+    /// has room: then reading goes on, and what does not fit is thrown away.
     ///
     /// # Errors
     ///
@@ -396,6 +410,7 @@ impl Connection {
         }
         self.open()?;
         self.queue_close(close);
+        self.resume();
         Ok(())
     }
 
@@ -564,10 +579,7 @@ impl Connection {
         match &self.end {
             Some(end) if end.eof || end.done => false,
             Some(end) if end.received.is_some() || end.error.is_some() => true,
-            _ => {
-                !self.options.pauses
-                    || self.unparsed.is_empty() && self.inbox.cost() < self.config.inbox_high_water
-            }
+            _ => !self.may_pause() || self.unparsed.is_empty() && !self.inbox_is_full(),
         }
     }
 
@@ -642,6 +654,16 @@ impl Connection {
             .is_some_and(|end| end.received.is_some() || end.error.is_some() || end.eof)
     }
 
+    fn inbox_is_full(&self) -> bool {
+        self.inbox.cost() >= self.config.inbox_high_water
+    }
+
+    /// Whether a full inbox stops reading. Not once a Close was sent: the peer's has to be read,
+    /// and the application that closed no longer counts on the messages before it.
+    fn may_pause(&self) -> bool {
+        self.options.pauses && self.end.is_none()
+    }
+
     /// Whether both sides have said Close, and nothing went wrong.
     fn close_is_answered(&self) -> bool {
         self.end
@@ -692,9 +714,7 @@ impl Connection {
 
     /// Parses until the inbox is full or the input used up.
     fn parse_some(&mut self, input: &mut &[u8]) {
-        while !self.is_deaf()
-            && (!self.options.pauses || self.inbox.cost() < self.config.inbox_high_water)
-        {
+        while !self.is_deaf() && (!self.may_pause() || !self.inbox_is_full()) {
             match self.decoder.decode(input, self.role, &self.config) {
                 Ok(Some(item)) => self.on_item(item),
                 Ok(None) => return,
@@ -718,7 +738,11 @@ impl Connection {
     #[inline]
     fn on_item(&mut self, item: Item) {
         match item {
-            Item::Message(message) if self.options.discards => drop(message),
+            Item::Message(message)
+                if self.options.discards || self.end.is_some() && self.inbox_is_full() =>
+            {
+                drop(message);
+            }
             Item::Message(message) => self.inbox.push(Event::Message(message)),
             Item::Ping(payload) => {
                 // Nothing follows our own Close.

@@ -371,3 +371,33 @@ fn an_idle_connection_owns_no_buffer_and_stays_small() {
         size_of::<Connection>()
     );
 }
+
+#[test]
+fn a_close_is_still_read_when_the_application_has_stopped_receiving() {
+    let config = Config::new().inbox_high_water(MESSAGE_OVERHEAD);
+    let mut server = Connection::new(Role::Server, config);
+    server.receive(HELLO);
+    server.receive(HELLO);
+    assert!(!server.wants_read());
+    server.close(CloseFrame::from(CloseCode::NORMAL)).unwrap();
+    assert!(server.wants_read());
+    server.receive(HELLO);
+    server.receive(&masked(0x88, b"\x03\xe8"));
+    assert!(server.close_received().is_some());
+    assert!(matches!(server.poll(), Ok(Some(Event::Message(_)))));
+}
+
+#[test]
+fn a_read_buffer_can_be_taken_away_and_given_back() {
+    let mut server = server();
+    server.receive(b"\x82\xff\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x07");
+    let mut buffer = server.take_read_buf().unwrap();
+    server.send("meanwhile").unwrap();
+    assert_eq!(server.poll(), Ok(None));
+    buffer.resize(1 << 16, 7);
+    server.receive_buf(buffer);
+    assert_eq!(
+        server.poll(),
+        Ok(Some(Event::Message(Message::binary(vec![7; 1 << 16]))))
+    );
+}

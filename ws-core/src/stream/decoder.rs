@@ -109,7 +109,7 @@ impl Decoder {
     /// missing that it is worth reading straight into it.
     pub(crate) fn read_buf(&mut self) -> Option<&mut Vec<u8>> {
         let frame = self.frame.filter(|frame| !frame.opcode.is_control())?;
-        let appended = self.message.len() - self.taken;
+        let appended = self.message.len().saturating_sub(self.taken);
         let missing = frame.missing.saturating_sub(appended);
         if missing < READ_IN_PLACE {
             return None;
@@ -142,6 +142,12 @@ impl Decoder {
             Vec::new()
         };
         Ok((self.data_payload(frame)?, behind))
+    }
+
+    /// Takes the lent buffer back.
+    pub(crate) fn restore(&mut self, buffer: Vec<u8>) {
+        debug_assert!(buffer.len() >= self.taken && self.message.is_empty());
+        self.message = buffer;
     }
 
     /// Frees what an idle connection does not need.

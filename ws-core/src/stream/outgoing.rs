@@ -72,6 +72,23 @@ impl Outgoing {
         Some(buffer)
     }
 
+    /// Copies everything into one contiguous piece, for a transport without vectored writes.
+    pub fn coalesce(&mut self) {
+        if self.references.is_empty() {
+            return;
+        }
+        let mut buffer = Vec::with_capacity(self.len);
+        while self.has_remaining() {
+            let chunk = self.chunk();
+            let len = chunk.len();
+            buffer.extend_from_slice(chunk);
+            self.advance(len);
+        }
+        self.len = buffer.len();
+        self.start = 0;
+        self.buffer = buffer;
+    }
+
     /// Where the buffer's next contiguous piece ends.
     fn piece_end(&self) -> usize {
         self.references
@@ -186,6 +203,17 @@ mod tests {
             let n = out.chunks_vectored(&mut slices);
             let rest: Vec<u8> = slices[..n].iter().flat_map(|s| s.to_vec()).collect();
             assert_eq!(rest, expected[first..]);
+        }
+    }
+
+    #[test]
+    fn coalescing_changes_no_byte() {
+        for first in 0..13 {
+            let (mut out, expected) = sample();
+            out.advance(first);
+            out.coalesce();
+            assert_eq!(out.chunk(), &expected[first..]);
+            assert_eq!(out.remaining(), expected.len() - first);
         }
     }
 
