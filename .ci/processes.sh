@@ -43,8 +43,9 @@ in_group() {
 start() {
   local log=$1
   shift
+  : >"$log"
   set -m
-  "$@" >"$log" 2>&1 </dev/null &
+  "$@" >>"$log" 2>&1 </dev/null &
   set +m
   started=$!
   groups_started+=("$started")
@@ -69,9 +70,9 @@ survivors() {
   env -u TMPDIR grep -lsF -f - /proc/[0-9]*/environ /proc/[0-9]*/cmdline <<<"$TMPDIR" |
     cut -d/ -f3 | sort -un |
     while read -r id; do
-      command=$(tr '\0' ' ' <"/proc/$id/cmdline") 2>/dev/null || continue
+      command=$(tr '\0' ' ' 2>/dev/null <"/proc/$id/cmdline") || continue
       [[ -z "$command" ]] || printf '%s %s\n' "$id" "${command:0:200}"
-    done
+    done 2>/dev/null # one that ends while we look
 }
 
 end_survivors() {

@@ -33,6 +33,7 @@
 //             no error to the console.
 'use strict';
 
+const { AsyncLocalStorage } = require('node:async_hooks');
 const crypto = require('node:crypto');
 const fs = require('node:fs');
 const net = require('node:net');
@@ -60,19 +61,23 @@ const POINTS = 100;
 async function main() {
   const { url, chromium, screenshots } = options();
   fs.mkdirSync(screenshots, { recursive: true });
-  const { browser, watch } = await launch(chromium, url);
-  const shots = (page, name) => ({
-    save: (look) => page.screenshot({ path: path.join(screenshots, `${name}-${look}.png`), fullPage: true }),
-  });
+  const browser = await launch(chromium);
+  const showcase = {
+    url,
+    open: (look, at) => open(browser, look, new URL(at, url)),
+    picture: (page, name) => page.screenshot({ path: path.join(screenshots, `${name}.png`), fullPage: true }),
+  };
   try {
-    // The two streams of /data run in the background, 10 s each.
-    const stream = group('data', () => dataPage(browser, watch, url, shots));
-    const insistent = group('data while sending', () => sendingClient(browser, watch, url));
-    await group('http', () => plainHttp(url));
-    await group('handshake', () => handshakes(url));
-    await group('index', () => indexPage(browser, watch, url, shots));
-    await group('echo', () => echoPage(browser, watch, url, shots));
-    await Promise.all([stream, insistent]);
+    // The streams of /data take 10 s each: they run beside the rest.
+    const streams = [
+      group('data', () => dataPage(showcase)),
+      group('data, client sends', () => sendingClient(showcase)),
+    ];
+    await group('http', () => plainHttp(showcase));
+    await group('handshake', () => handshakes(showcase));
+    await group('index', () => indexPage(showcase));
+    await group('echo', () => echoPage(showcase));
+    await Promise.all(streams);
   } finally {
     await browser.close();
   }
@@ -80,7 +85,7 @@ async function main() {
 
 // --- what is checked ---
 
-async function plainHttp(url) {
+async function plainHttp({ url }) {
   const test = await fetch(new URL('/test', url));
   check('/test answers 200', test.status === 200, test.status);
   const text = await test.text();
@@ -95,7 +100,7 @@ async function plainHttp(url) {
   }
 }
 
-async function handshakes(url) {
+async function handshakes({ url }) {
   const good = await upgrade(url, '/echo');
   check('an upgrade on /echo answers 101', good.status === 101, good.status);
   check('its Sec-WebSocket-Accept is right', good.accept === good.expected, good.accept);
@@ -107,23 +112,23 @@ async function handshakes(url) {
   check('an upgrade from a page of another origin answers 403', foreign.status === 403, foreign.status);
 }
 
-async function indexPage(browser, watch, url, shots) {
-  const page = await open(browser, watch, DESKTOP, url);
+async function indexPage(showcase) {
+  const page = await showcase.open(DESKTOP, '/');
   const links = await page.$$eval('a[href]', (all) => all.map((a) => new URL(a.href).pathname));
   for (const wanted of ['/echo', '/data']) check(`it links to ${wanted}`, links.includes(wanted), links.join(' '));
-  await bothLooks(page, shots(page, 'index'));
-  await page.close();
+  await bothLooks(showcase, page, 'index');
+  await page.context().close();
 
-  const phone = await open(browser, watch, PHONE, url);
+  const phone = await showcase.open(PHONE, '/');
   await fits(phone);
-  await shots(phone, 'index').save('phone');
-  await phone.close();
+  await showcase.picture(phone, 'index-phone');
+  await phone.context().close();
 }
 
-async function echoPage(browser, watch, url, shots) {
-  const page = await open(browser, watch, DESKTOP, new URL('/echo', url));
+async function echoPage(showcase) {
+  const page = await showcase.open(DESKTOP, '/echo');
   const address = await page.inputValue('#url');
-  check('#url is the address of /echo', address === new URL('/echo', url).href.replace(/^http/, 'ws'), address);
+  check('#url is the address of /echo', address === new URL('/echo', showcase.url).href.replace(/^http/, 'ws'), address);
   await connect(page);
 
   // Markup and characters of two, three and four bytes come back as they are.
@@ -142,28 +147,27 @@ async function echoPage(browser, watch, url, shots) {
   check('`quit` closes with 1000, clean', first?.code === 1000 && first?.clean, JSON.stringify(first));
   const closed = (await entries(page)).find((entry) => /\b1000\b/.test(entry) && /\bclean\b/i.test(entry));
   check('the log shows code 1000 and clean', Boolean(closed), (await entries(page)).slice(-2).join(' | '));
-  await bothLooks(page, shots(page, 'echo'));
+  await bothLooks(showcase, page, 'echo');
 
   await connect(page);
   await page.click('#disconnect');
   await state(page, '#disconnect disconnects', 'disconnected');
   const last = (await closes(page)).at(-1);
   check('#disconnect closes cleanly', last.clean && [1000, 1005].includes(last.code), JSON.stringify(last));
-  await page.close();
+  await page.context().close();
 
-  const phone = await open(browser, watch, PHONE, new URL('/echo', url));
+  const phone = await showcase.open(PHONE, '/echo');
   await connect(phone);
   await send(phone, 'A message that is somewhat longer than a phone is wide, and-a-word-that-cannot-be-broken-' + 'x'.repeat(60));
   await until('the message comes back on the phone', phone, () => document.querySelector('#log').textContent.split('broken-').length > 2);
   await fits(phone);
-  await shots(phone, 'echo').save('phone');
-  await phone.close();
+  await showcase.picture(phone, 'echo-phone');
+  await phone.context().close();
 }
 
-async function dataPage(browser, watch, url, shots) {
-  const address = new URL('/data', url);
-  const page = await open(browser, watch, DESKTOP, address);
-  const phone = await open(browser, watch, PHONE, address);
+async function dataPage(showcase) {
+  const page = await showcase.open(DESKTOP, '/data');
+  const phone = await showcase.open(PHONE, '/data');
   await until('points arrive one by one', page, () => /^\D*[1-9]\d?\b/.test(document.querySelector('#count').textContent));
   const early = await page.$eval('#plot', (plot) => plot.toDataURL());
   await until(`#count reaches ${POINTS}`, page, (n) => parseInt(document.querySelector('#count').textContent.replace(/^\D*/, ''), 10) === n, POINTS, STREAM);
@@ -184,18 +188,18 @@ async function dataPage(browser, watch, url, shots) {
   const took = socket.received.at(-1).at - socket.received[0].at;
   check('they took about 10 s', took > 9_500 && took < 12_000, `${Math.round(took)} ms`);
   check('/data closes with 1000, clean', socket.close?.code === 1000 && socket.close?.clean, JSON.stringify(socket.close));
-  await bothLooks(page, shots(page, 'data'));
-  await page.close();
+  await bothLooks(showcase, page, 'data');
+  await page.context().close();
 
   await until('the stream ends on the phone', phone, () => document.querySelector('#state').textContent.includes('closed 1000 clean'), null, STREAM);
   await fits(phone);
-  await shots(phone, 'data').save('phone');
-  await phone.close();
+  await showcase.picture(phone, 'data-phone');
+  await phone.context().close();
 }
 
 // A client that goes on sending must still see every point and a clean close.
-async function sendingClient(browser, watch, url) {
-  const page = await open(browser, watch, DESKTOP, url);
+async function sendingClient(showcase) {
+  const page = await showcase.open(DESKTOP, '/');
   const seen = await page.evaluate((limit) => new Promise((resolve) => {
     const socket = new WebSocket(location.origin.replace(/^http/, 'ws') + '/data');
     const found = { points: 0, sent: 0 };
@@ -209,7 +213,7 @@ async function sendingClient(browser, watch, url) {
   }), STREAM);
   const right = seen.points === POINTS && seen.code === 1000 && seen.clean && seen.sent > POINTS;
   check(`it gets ${POINTS} points and 1000, clean`, right, JSON.stringify(seen));
-  await page.close();
+  await page.context().close();
 }
 
 // --- the pieces ---
@@ -240,12 +244,12 @@ async function closes(page) {
   return (await sockets(page)).map(({ close }) => close).filter(Boolean);
 }
 
-async function bothLooks(page, shot) {
+async function bothLooks(showcase, page, name) {
   const backgrounds = [];
   for (const look of ['light', 'dark']) {
     await page.emulateMedia({ colorScheme: look });
     await page.waitForTimeout(300);
-    await shot.save(look);
+    await showcase.picture(page, `${name}-${look}`);
     backgrounds.push(await page.evaluate(() => {
       const clear = 'rgba(0, 0, 0, 0)';
       const all = [document.body, document.documentElement].map((at) => getComputedStyle(at).backgroundColor);
@@ -275,7 +279,7 @@ async function until(name, page, predicate, argument = null, timeout = SOON) {
 
 // Opens a page in a context of its own.  It records every socket beside the page's own handlers,
 // so that what the page writes can be compared with what happened.
-async function open(browser, watch, look, url) {
+async function open(browser, look, url) {
   const context = await browser.newContext(look);
   await context.addInitScript(() => {
     const opened = [];
@@ -292,34 +296,35 @@ async function open(browser, watch, look, url) {
   });
   const page = await context.newPage();
   page.setDefaultTimeout(SOON);
-  watch(page);
-  page.on('close', () => context.close().catch(() => {}));
-  const answer = await page.goto(String(url));
-  check(`${new URL(url).pathname} answers a page`, answer.status() === 200, answer.status());
+  watch(page, url);
+  const answer = await page.goto(url.href);
+  check(`${url.pathname} answers a page`, answer.status() === 200, answer.status());
   return page;
 }
 
-async function launch(executablePath, url) {
-  const { chromium } = require('playwright-core');
-  const browser = await chromium.launch({ executablePath, args: CHROMIUM_ARGUMENTS, timeout: 30_000 }).catch((error) => {
-    console.error(`the browser does not start: ${error.message}`);
-    process.exit(2);
-  });
-  const { host } = new URL(url);
-  const watch = (page) => {
-    const at = () => new URL(page.url(), url).pathname;
-    const requested = (to) => {
-      const target = new URL(to);
-      if (/^(https?|wss?):$/.test(target.protocol) && target.host !== host) check(`${at()} asks no other host`, false, to);
-    };
-    page.on('request', (request) => requested(request.url()));
-    page.on('websocket', (socket) => requested(socket.url()));
-    page.on('pageerror', (error) => check(`${at()} raises no error`, false, error.message));
-    page.on('console', (entry) => {
-      if (entry.type() === 'error') check(`${at()} logs no error`, false, `${entry.text()} (${entry.location().url})`);
-    });
+// Console errors and requests to other hosts are failures whenever they come.
+function watch(page, url) {
+  const at = url.pathname;
+  const requested = (to) => {
+    const target = new URL(to);
+    if (/^(https?|wss?):$/.test(target.protocol) && target.host !== url.host) check(`${at} asks no other host`, false, to);
   };
-  return { browser, watch };
+  page.on('request', (request) => requested(request.url()));
+  page.on('websocket', (socket) => requested(socket.url()));
+  page.on('pageerror', (error) => check(`${at} raises no error`, false, error.message));
+  page.on('console', (entry) => {
+    if (entry.type() === 'error') check(`${at} logs no error`, false, `${entry.text()} (${entry.location().url})`);
+  });
+}
+
+async function launch(executablePath) {
+  try {
+    const { chromium } = require('playwright-core');
+    return await chromium.launch({ executablePath, args: CHROMIUM_ARGUMENTS, timeout: 30_000 });
+  } catch (error) {
+    console.error(`the browser does not start: ${error.message.split('\n')[0]}`);
+    process.exit(2);
+  }
 }
 
 // A WebSocket handshake by hand: the browser's API does not tell a refusal's status.
@@ -353,20 +358,25 @@ function upgrade(url, target, origin = new URL(url).origin) {
 // Ends a group of checks whose next ones would only repeat the failure.
 class Stop extends Error {}
 
+const groups = new AsyncLocalStorage();
 let passed = 0;
 let failed = 0;
 
 function check(name, holds, found = '') {
   if (holds) passed += 1; else failed += 1;
-  console.log(holds ? `ok    ${name}` : `FAIL  ${name}${found === '' ? '' : `: ${found}`}`);
+  const title = `${groups.getStore() ?? 'page'}: ${name}`;
+  console.log(holds ? `ok    ${title}` : `FAIL  ${title}${found === '' ? '' : `: ${found}`}`);
 }
 
-async function group(name, checks) {
-  try {
-    await checks();
-  } catch (error) {
-    if (!(error instanceof Stop)) check(name, false, error.message.split('\n')[0]);
-  }
+// Runs checks whose lines begin with `name`; an error among them is one more that failed.
+function group(name, checks) {
+  return groups.run(name, async () => {
+    try {
+      await checks();
+    } catch (error) {
+      if (!(error instanceof Stop)) check('goes to its end', false, error.message.split('\n')[0]);
+    }
+  });
 }
 
 function options() {
