@@ -52,15 +52,16 @@ start() {
 }
 
 stop() {
-  local tick
+  local tick rc=0
   forget "$1"
-  kill -TERM -- "-$1" 2>/dev/null || return 0
+  kill -TERM -- "-$1" 2>/dev/null || true
   for ((tick = 0; tick < 100; tick++)); do
-    kill -0 -- "-$1" 2>/dev/null || return 0
+    kill -0 -- "-$1" 2>/dev/null || break
     sleep 0.1
   done
-  kill -KILL -- "-$1" 2>/dev/null || true
-  return 1
+  if kill -KILL -- "-$1" 2>/dev/null; then rc=1; fi
+  wait "$1" 2>/dev/null || true # takes its status away, or bash would print it
+  return "$rc"
 }
 
 survivors() {

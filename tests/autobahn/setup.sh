@@ -92,8 +92,7 @@ while IFS= read -r c; do
 done < <(candidates)
 
 if [[ -z "$PY" ]]; then
-  die 3 "no usable Python 2.7 (with ssl and zlib). Tried: ${tried[*]:-nothing}.
-Install it with 'pyenv install 2.7.18', or point AUTOBAHN_PYTHON at one."
+  die 3 "no usable Python 2.7 with ssl and zlib (looked at: ${tried[*]:-nothing}); point AUTOBAHN_PYTHON at one"
 fi
 
 exec 9>"$DIR.lock"
