@@ -21,7 +21,7 @@
 # Variables
 #     FULL_MAY_SKIP     parts that may be unable to run, as on the command line; 'all' for every one
 #     FULL_OUT          directory for logs, reports and screenshots (default: full/ in Cargo's
-#                       target directory); removed and made anew
+#                       target directory, emptied first)
 #     CHROMIUM          the browser (default: chromium from the PATH, else Debian's package)
 #     AUTOBAHN_PYTHON   a Python 2.7, which the Autobahn testsuite needs
 #     AUTOBAHN_VENV     where the Autobahn testsuite is installed (default ~/.cache/autobahn-venv)
@@ -62,7 +62,8 @@ autobahn() {
   in_group tests/autobahn/run.sh --strict --url "ws://$address$path" --agent "$example" --out "$report" \
     >"$report.log" 2>&1 || rc=$?
   cat "$report.log"
-  ((rc == 0)) && why="$(last_line "$report.log"), strict" || why="status $rc, $(last_line "$report.log"); see $report"
+  why="$(sed -n 's/^verdicts: //p' "$report.log")"
+  ((rc == 0)) || why="status $rc, $(last_line "$report.log"), ${why:-no report}; see $report"
   end_server || return
   ((rc == 0)) || return 1
 }
@@ -211,7 +212,7 @@ read -ra may_skip <<<"${FULL_MAY_SKIP:-}" || true
 own_processes full
 target=$(cargo metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
 out=${FULL_OUT:-$target/full}
-rm -rf "$out"
+[[ -n "${FULL_OUT:-}" ]] || rm -rf "$out"
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 

@@ -128,6 +128,7 @@ def main():
                   + "".join(" %13d" % r["beh"].get(k, 0) for k in seen) + "   " + clo)
         print("%-27s %5d %9.1f" % ("all", len(cases), sum(r["ms"] for r in rows.values()) / 1000.0)
               + "".join(" %13d" % sum(r["beh"].get(k, 0) for r in rows.values()) for k in seen))
+        print("verdicts: " + ", ".join("%d %s" % (sum(r["beh"].get(k, 0) for r in rows.values()), k) for k in seen))
         if nonstrict:
             print("non-strict (passed):  " + " ".join(nonstrict))
         if info:
