@@ -1,0 +1,405 @@
+// Drives the showcase example in a real headless Chromium, and says what it found.
+//
+//     node showcase.cjs --url http://127.0.0.1:8000 --chromium /usr/bin/chromium --screenshots DIR
+//
+// The server at --url must be running.  `playwright-core` must be found by `require`: put its
+// node_modules directory into NODE_PATH.  Takes about 20 s.
+//
+// Prints a line for each check, 'ok' or 'FAIL', and last 'N passed, N failed'.  Leaves in DIR one
+// picture per page and look: {index,echo,data}-{light,dark,phone}.png, the phone 390 pixels wide.
+// Exit status: 0 all passed; 1 a check failed; 2 the browser does not start; 64 wrong arguments.
+//
+// What the pages have to offer
+//
+//     /       links to /echo and to /data
+//     /test   answers `Yes this is a test!`
+//     /echo   #url         input: the address of the socket, at first that of /echo on this server
+//             #connect     button: opens the connection
+//             #disconnect  button: closes it
+//             #message     input: the text to send
+//             #send        button: sends it
+//             #log         one child element for each entry, with the time to the millisecond
+//                          (12:34:56.789); a message shows as its text, a close as its code and
+//                          'clean' or 'unclean'
+//             #state       text: `disconnected`, `connecting` or `connected`
+//             The text `quit` makes the server close with 1000.
+//     /data   connects by itself.
+//             #plot        canvas
+//             #count       text: the number of points received
+//             #state       text: contains `closed 1000 clean` at the end
+//             The socket sends `0 <i> <random in [0,1)>\n` for i in 0..100, one each 100 ms, and
+//             then closes with 1000, also when the client keeps sending.
+//     both    follow `prefers-color-scheme`, fit a phone, ask no other host for anything, and log
+//             no error to the console.
+'use strict';
+
+const { AsyncLocalStorage } = require('node:async_hooks');
+const crypto = require('node:crypto');
+const fs = require('node:fs');
+const net = require('node:net');
+const path = require('node:path');
+const { parseArgs } = require('node:util');
+
+const USAGE = 'showcase.cjs --url http://127.0.0.1:PORT --chromium PROGRAM --screenshots DIR';
+
+// Chromium's own traffic (updates, sync, safe browsing) is off, and no name but this machine's
+// resolves: whatever a page asks another host for fails, and is seen.  Root has no sandbox.
+const CHROMIUM_ARGUMENTS = [
+  '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+  '--disable-component-update', '--disable-sync',
+  '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost',
+];
+const DESKTOP = { viewport: { width: 1280, height: 800 }, colorScheme: 'light' };
+const PHONE = { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true };
+
+// A reply, or a change of the page, must come within this time.
+const SOON = 5_000;
+// The stream takes 10 s; a loaded machine gets some more.
+const STREAM = 20_000;
+const POINTS = 100;
+
+async function main() {
+  const { url, chromium, screenshots } = options();
+  fs.mkdirSync(screenshots, { recursive: true });
+  const browser = await launch(chromium);
+  const showcase = {
+    url,
+    open: (look, at) => open(browser, look, new URL(at, url)),
+    picture: (page, name) => page.screenshot({ path: path.join(screenshots, `${name}.png`), fullPage: true }),
+  };
+  try {
+    // The streams of /data take 10 s each: they run beside the rest.
+    const streams = [
+      group('data', () => dataPage(showcase)),
+      group('data, client sends', () => sendingClient(showcase)),
+    ];
+    await group('http', () => plainHttp(showcase));
+    await group('handshake', () => handshakes(showcase));
+    await group('index', () => indexPage(showcase));
+    await group('echo', () => echoPage(showcase));
+    await Promise.all(streams);
+  } finally {
+    await browser.close();
+  }
+}
+
+// --- what is checked ---
+
+async function plainHttp({ url }) {
+  const test = await fetch(new URL('/test', url));
+  check('/test answers 200', test.status === 200, test.status);
+  const text = await test.text();
+  check('/test answers `Yes this is a test!`', text.trim() === 'Yes this is a test!', text);
+  const nowhere = await fetch(new URL('/nowhere', url));
+  check('an unknown path answers 404', nowhere.status === 404, nowhere.status);
+  for (const socket of ['/echo', '/data']) {
+    const answer = await fetch(new URL(socket, url));
+    const type = answer.headers.get('content-type');
+    const page = answer.status === 200 && /^text\/html/.test(type);
+    check(`GET ${socket} without an upgrade answers its page or 426`, page || answer.status === 426, `${answer.status} ${type}`);
+  }
+}
+
+async function handshakes({ url }) {
+  const good = await upgrade(url, '/echo');
+  check('an upgrade on /echo answers 101', good.status === 101, good.status);
+  check('its Sec-WebSocket-Accept is right', good.accept === good.expected, good.accept);
+  const unknown = await upgrade(url, '/nowhere');
+  check('an upgrade on an unknown path answers 404', unknown.status === 404, unknown.status);
+  const page = await upgrade(url, '/test');
+  check('an upgrade on a path that is no socket is not accepted', page.status !== 101, page.status);
+  const foreign = await upgrade(url, '/echo', 'http://elsewhere.example');
+  check('an upgrade from a page of another origin answers 403', foreign.status === 403, foreign.status);
+}
+
+async function indexPage(showcase) {
+  const page = await showcase.open(DESKTOP, '/');
+  const links = await page.$$eval('a[href]', (all) => all.map((a) => new URL(a.href).pathname));
+  for (const wanted of ['/echo', '/data']) check(`it links to ${wanted}`, links.includes(wanted), links.join(' '));
+  await bothLooks(showcase, page, 'index');
+  await page.context().close();
+
+  const phone = await showcase.open(PHONE, '/');
+  await fits(phone);
+  await showcase.picture(phone, 'index-phone');
+  await phone.context().close();
+}
+
+async function echoPage(showcase) {
+  const page = await showcase.open(DESKTOP, '/echo');
+  const address = await page.inputValue('#url');
+  check('#url is the address of /echo', address === new URL('/echo', showcase.url).href.replace(/^http/, 'ws'), address);
+  await connect(page);
+
+  // Markup and characters of two, three and four bytes come back as they are.
+  const message = `<b>"é" & ✓ 🎈</b>`;
+  const before = await entries(page);
+  await send(page, message);
+  await until('the message comes back', page, (text) => document.querySelector('#log').textContent.split(text).length > 2, message);
+  const added = (await entries(page)).slice(before.length);
+  check('the log shows what was sent and what came back', added.filter((entry) => entry.includes(message)).length >= 2, added.join(' | '));
+  check('each with milliseconds', added.length > 0 && added.every((entry) => /\d:\d\d[.,]\d{3}\b/.test(entry)), added.join(' | '));
+  check('#message is ready for the next one', (await page.inputValue('#message')) === '' || (await page.isEnabled('#message')));
+
+  await send(page, 'quit');
+  await state(page, '`quit` disconnects', 'disconnected');
+  const [first] = await closes(page);
+  check('`quit` closes with 1000, clean', first?.code === 1000 && first?.clean, JSON.stringify(first));
+  const closed = (await entries(page)).find((entry) => /\b1000\b/.test(entry) && /\bclean\b/i.test(entry));
+  check('the log shows code 1000 and clean', Boolean(closed), (await entries(page)).slice(-2).join(' | '));
+  await bothLooks(showcase, page, 'echo');
+
+  await connect(page);
+  await page.click('#disconnect');
+  await state(page, '#disconnect disconnects', 'disconnected');
+  const last = (await closes(page)).at(-1);
+  check('#disconnect closes cleanly', last.clean && [1000, 1005].includes(last.code), JSON.stringify(last));
+  await page.context().close();
+
+  const phone = await showcase.open(PHONE, '/echo');
+  await connect(phone);
+  await send(phone, 'A message that is somewhat longer than a phone is wide, and-a-word-that-cannot-be-broken-' + 'x'.repeat(60));
+  await until('the message comes back on the phone', phone, () => document.querySelector('#log').textContent.split('broken-').length > 2);
+  await fits(phone);
+  await showcase.picture(phone, 'echo-phone');
+  await phone.context().close();
+}
+
+async function dataPage(showcase) {
+  const page = await showcase.open(DESKTOP, '/data');
+  const phone = await showcase.open(PHONE, '/data');
+  await until('points arrive one by one', page, () => /^\D*[1-9]\d?\b/.test(document.querySelector('#count').textContent));
+  const early = await page.$eval('#plot', (plot) => plot.toDataURL());
+  await until(`#count reaches ${POINTS}`, page, (n) => parseInt(document.querySelector('#count').textContent.replace(/^\D*/, ''), 10) === n, POINTS, STREAM);
+  await until('#state ends with `closed 1000 clean`', page, () => document.querySelector('#state').textContent.includes('closed 1000 clean'));
+  const late = await page.$eval('#plot', (plot) => plot.toDataURL());
+  check('the plot was drawn while points arrived', early !== late);
+  const colours = await page.$eval('#plot', (plot) => {
+    const { data } = plot.getContext('2d').getImageData(0, 0, plot.width, plot.height);
+    return new Set(new Uint32Array(data.buffer)).size;
+  });
+  check('the plot shows something', colours > 1, `${colours} colour`);
+
+  const [socket] = await sockets(page);
+  const wrong = socket.received.findIndex(({ data }, i) => !(data.startsWith(`0 ${i} `) && /^0 \d+ (0(\.\d+)?|\d(\.\d+)?e-\d+)\n$/.test(data)));
+  check('the messages are `0 <i> <random>`', wrong === -1, JSON.stringify(socket.received[wrong]));
+  const points = socket.received.length;
+  check(`${POINTS} messages came`, points === POINTS, points);
+  const took = socket.received.at(-1).at - socket.received[0].at;
+  check('they took about 10 s', took > 9_500 && took < 12_000, `${Math.round(took)} ms`);
+  check('/data closes with 1000, clean', socket.close?.code === 1000 && socket.close?.clean, JSON.stringify(socket.close));
+  await bothLooks(showcase, page, 'data');
+  await page.context().close();
+
+  await until('the stream ends on the phone', phone, () => document.querySelector('#state').textContent.includes('closed 1000 clean'), null, STREAM);
+  await fits(phone);
+  await showcase.picture(phone, 'data-phone');
+  await phone.context().close();
+}
+
+// A client that goes on sending must still see every point and a clean close.
+async function sendingClient(showcase) {
+  const page = await showcase.open(DESKTOP, '/');
+  const seen = await page.evaluate((limit) => new Promise((resolve) => {
+    const socket = new WebSocket(location.origin.replace(/^http/, 'ws') + '/data');
+    const found = { points: 0, sent: 0 };
+    const sending = setInterval(() => {
+      if (socket.readyState === WebSocket.OPEN) { socket.send('still here'); found.sent += 1; }
+    }, 20);
+    const end = (more) => { clearInterval(sending); resolve({ ...found, ...more }); };
+    socket.onmessage = () => { found.points += 1; };
+    socket.onclose = ({ code, wasClean }) => end({ code, clean: wasClean });
+    setTimeout(() => end({ late: true }), limit);
+  }), STREAM);
+  const right = seen.points === POINTS && seen.code === 1000 && seen.clean && seen.sent > POINTS;
+  check(`it gets ${POINTS} points and 1000, clean`, right, JSON.stringify(seen));
+  await page.context().close();
+}
+
+// --- the pieces ---
+
+async function connect(page) {
+  if ((await page.textContent('#state')).trim() !== 'connected') await page.click('#connect');
+  await state(page, '#connect connects', 'connected');
+}
+
+async function send(page, text) {
+  await page.fill('#message', text);
+  await page.click('#send');
+}
+
+function entries(page) {
+  return page.$$eval('#log > *', (all) => all.map((entry) => entry.textContent));
+}
+
+function state(page, name, wanted) {
+  return until(name, page, (text) => document.querySelector('#state').textContent.trim() === text, wanted);
+}
+
+function sockets(page) {
+  return page.evaluate(() => globalThis.socketsOpened);
+}
+
+async function closes(page) {
+  return (await sockets(page)).map(({ close }) => close).filter(Boolean);
+}
+
+async function bothLooks(showcase, page, name) {
+  const backgrounds = [];
+  for (const look of ['light', 'dark']) {
+    await page.emulateMedia({ colorScheme: look });
+    await page.waitForTimeout(300);
+    await showcase.picture(page, `${name}-${look}`);
+    backgrounds.push(await page.evaluate(() => {
+      const clear = 'rgba(0, 0, 0, 0)';
+      const all = [document.body, document.documentElement].map((at) => getComputedStyle(at).backgroundColor);
+      return all.find((colour) => colour !== clear) ?? `canvas ${getComputedStyle(document.documentElement).colorScheme}`;
+    }));
+  }
+  const differ = backgrounds[0] !== backgrounds[1] || /light dark|dark light/.test(backgrounds[0]);
+  check('light and dark differ', differ, backgrounds.join(' and '));
+}
+
+async function fits(page) {
+  const [content, screen] = await page.evaluate(() => [document.documentElement.scrollWidth, window.screen.width]);
+  check('it fits the width of a phone', content <= screen, `${content} of ${screen} pixels`);
+}
+
+// Waits for what `predicate` says of the page, as one check; when it does not come, the group ends.
+async function until(name, page, predicate, argument = null, timeout = SOON) {
+  const holds = await page.waitForFunction(predicate, argument, { timeout, polling: 50 }).then(() => true, (error) => error);
+  if (holds === true) return check(name, true);
+  const seen = await page.evaluate(() => ['#state', '#count', '#log'].map((id) => {
+    const text = document.querySelector(id)?.textContent;
+    return text === undefined ? '' : `${id}: ${text.slice(-200)}`;
+  }).filter(Boolean).join(', '));
+  check(name, false, `not within ${timeout} ms; ${seen}`);
+  throw new Stop();
+}
+
+// Opens a page in a context of its own.  It records every socket beside the page's own handlers,
+// so that what the page writes can be compared with what happened.
+async function open(browser, look, url) {
+  const context = await browser.newContext(look);
+  await context.addInitScript(() => {
+    const opened = [];
+    Object.defineProperty(globalThis, 'socketsOpened', { value: opened });
+    globalThis.WebSocket = class extends WebSocket {
+      constructor(...given) {
+        super(...given);
+        const seen = { url: this.url, received: [], close: null };
+        opened.push(seen);
+        this.addEventListener('message', ({ data }) => seen.received.push({ data, at: performance.now() }));
+        this.addEventListener('close', ({ code, wasClean }) => { seen.close = { code, clean: wasClean }; });
+      }
+    };
+  });
+  const page = await context.newPage();
+  page.setDefaultTimeout(SOON);
+  watch(page, url);
+  const answer = await page.goto(url.href);
+  check(`${url.pathname} answers a page`, answer.status() === 200, answer.status());
+  return page;
+}
+
+// Console errors and requests to other hosts are failures whenever they come.
+function watch(page, url) {
+  const at = url.pathname;
+  const requested = (to) => {
+    const target = new URL(to);
+    if (/^(https?|wss?):$/.test(target.protocol) && target.host !== url.host) check(`${at} asks no other host`, false, to);
+  };
+  page.on('request', (request) => requested(request.url()));
+  page.on('websocket', (socket) => requested(socket.url()));
+  page.on('pageerror', (error) => check(`${at} raises no error`, false, error.message));
+  page.on('console', (entry) => {
+    if (entry.type() === 'error') check(`${at} logs no error`, false, `${entry.text()} (${entry.location().url})`);
+  });
+}
+
+async function launch(executablePath) {
+  try {
+    const { chromium } = require('playwright-core');
+    return await chromium.launch({ executablePath, args: CHROMIUM_ARGUMENTS, timeout: 30_000 });
+  } catch (error) {
+    console.error(`the browser does not start: ${error.message.split('\n')[0]}`);
+    process.exit(2);
+  }
+}
+
+// A WebSocket handshake by hand: the browser's API does not tell a refusal's status.
+function upgrade(url, target, origin = new URL(url).origin) {
+  const { hostname, port, host } = new URL(url);
+  const key = crypto.randomBytes(16).toString('base64');
+  const expected = crypto.createHash('sha1').update(`${key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`).digest('base64');
+  const request = [
+    `GET ${target} HTTP/1.1`, `Host: ${host}`, 'Connection: keep-alive, Upgrade', 'Upgrade: websocket',
+    `Sec-WebSocket-Key: ${key}`, 'Sec-WebSocket-Version: 13', `Origin: ${origin}`,
+  ];
+  return new Promise((resolve, reject) => {
+    let head = '';
+    const socket = net.connect(Number(port), hostname, () => socket.write(`${request.join('\r\n')}\r\n\r\n`));
+    const end = (result) => { socket.destroy(); result(); };
+    socket.setTimeout(SOON, () => end(() => reject(new Error(`no answer to an upgrade on ${target}`))));
+    socket.on('error', reject);
+    socket.on('close', () => reject(new Error(`the connection closed without an answer to an upgrade on ${target}`)));
+    socket.on('data', (bytes) => {
+      head += bytes.toString('latin1');
+      if (!head.includes('\r\n\r\n')) return;
+      const status = Number(/^HTTP\/1\.1 (\d{3})/.exec(head)?.[1]);
+      const accept = /\r\nsec-websocket-accept: *(\S+)/i.exec(head)?.[1];
+      end(() => resolve({ status, accept, expected }));
+    });
+  });
+}
+
+// --- the report ---
+
+// Ends a group of checks whose next ones would only repeat the failure.
+class Stop extends Error {}
+
+const groups = new AsyncLocalStorage();
+let passed = 0;
+let failed = 0;
+
+function check(name, holds, found = '') {
+  if (holds) passed += 1; else failed += 1;
+  const title = `${groups.getStore() ?? 'page'}: ${name}`;
+  console.log(holds ? `ok    ${title}` : `FAIL  ${title}${found === '' ? '' : `: ${found}`}`);
+}
+
+// Runs checks whose lines begin with `name`; an error among them is one more that failed.
+function group(name, checks) {
+  return groups.run(name, async () => {
+    try {
+      await checks();
+    } catch (error) {
+      if (!(error instanceof Stop)) check('goes to its end', false, error.message.split('\n')[0]);
+    }
+  });
+}
+
+function options() {
+  const text = { type: 'string' };
+  try {
+    const { values } = parseArgs({ options: { url: text, chromium: text, screenshots: text } });
+    for (const name of ['url', 'chromium', 'screenshots']) if (!values[name]) throw new Error(`--${name} is missing`);
+    if (!['127.0.0.1', 'localhost'].includes(new URL(values.url).hostname)) throw new Error('--url must be on 127.0.0.1');
+    return values;
+  } catch (error) {
+    console.error(`${error.message}\n${USAGE}`);
+    process.exit(64);
+  }
+}
+
+main().then(
+  () => {
+    console.log(`\n${passed} passed, ${failed} failed`);
+    process.exit(failed ? 1 : 0);
+  },
+  (error) => {
+    console.error(error);
+    console.log(`\n${passed} passed, ${failed + 1} failed`);
+    process.exit(1);
+  },
+);

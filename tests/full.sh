@@ -1,0 +1,244 @@
+#!/usr/bin/env bash
+# Runs the tests that need more than the Rust toolchain: the Autobahn testsuite against the echo
+# servers, and a real browser against the showcase.
+#
+#     tests/full.sh                     every part
+#     tests/full.sh browser             that part
+#     tests/full.sh autobahn            every part whose name begins with 'autobahn:'
+#     tests/full.sh --list              the names of the parts
+#
+# What a part needs and the machine lacks is installed by name: Debian packages with apt-get when
+# root, Python packages into a virtual environment, npm packages into a directory of their own
+# (both under ~/.cache, so the next run starts at once).  What cannot be had is said plainly: the
+# part 'could not run', and that fails the whole unless it was allowed.
+#
+# The last lines are a table of the parts and 'N passed, N failed, N skipped', where skipped are
+# those that could not run.
+#
+# Exit status: 0 every part passed (or could not run and was allowed not to); 1 otherwise; 64 wrong
+# arguments.
+#
+# Variables
+#     FULL_MAY_SKIP     parts that may be unable to run, as on the command line; 'all' for every one
+#     FULL_OUT          directory for logs, reports and screenshots (default: full/ in Cargo's
+#                       target directory, emptied first)
+#     CHROMIUM          the browser (default: chromium from the PATH, else Debian's package)
+#     AUTOBAHN_PYTHON   a Python 2.7, which the Autobahn testsuite needs
+#     AUTOBAHN_VENV     where the Autobahn testsuite is installed (default ~/.cache/autobahn-venv)
+#
+# A program under test is an example of this workspace.  It is built with its release profile and
+# started with '--listen 127.0.0.1:0'; it has to print one line with http://ADDRESS or ws://ADDRESS
+# once it listens (the real port, not 0), and to end on SIGTERM.  A panic in its output fails the
+# part, and so does a process that is still there afterwards.
+# shellcheck disable=SC2317  # the parts are called by name
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=.ci/processes.sh
+. .ci/processes.sh
+
+# NAME FUNCTION ARGUMENTS...  The parts, in the order in which they run.
+# autobahn EXAMPLE PATH ARGUMENTS...: the suite's largest message is 16 MiB.
+parts=(
+  "autobahn:load_target autobahn load_target / echo --max-message-size 16777216"
+  "autobahn:engine autobahn engine /"
+  "autobahn:axum autobahn axum /echo"
+  "browser browser showcase"
+)
+playwright="playwright-core@1.64.1"
+
+# --- the parts: status 0 passed, 1 failed, 77 could not run; $why says more in either case ---
+
+autobahn() {
+  local example=$1 path=$2 report=$out/autobahn-$1 rc=0
+  shift 2
+  need_command python3 python3 || return
+  need_command cc gcc || return
+  in_group tests/autobahn/setup.sh >"$out/autobahn-setup.log" 2>&1 || {
+    why="the Autobahn testsuite cannot be installed: $(last_line "$out/autobahn-setup.log")"
+    return 77
+  }
+  build "$example" || return
+  serve "$example" "$@" || return
+  in_group tests/autobahn/run.sh --strict --url "ws://$address$path" --agent "$example" --out "$report" \
+    >"$report.log" 2>&1 || rc=$?
+  cat "$report.log"
+  why="$(sed -n 's/^verdicts: //p' "$report.log")"
+  ((rc == 0)) || why="status $rc, $(last_line "$report.log"), ${why:-no report}; see $report"
+  end_server || return
+  ((rc == 0)) || return 1
+}
+
+browser() {
+  local example=$1 report=$out/browser rc=0
+  need_browser || return
+  need_command node nodejs || return
+  need_command npm npm || return
+  need_playwright || return
+  build "$example" || return
+  serve "$example" || return
+  in_group env NODE_PATH="$node_modules" timeout -k 10 180 node tests/browser/showcase.cjs \
+    --url "http://$address" --chromium "$browser" --screenshots "$report" >"$report.log" 2>&1 || rc=$?
+  cat "$report.log"
+  ((rc == 0)) && why="$(last_line "$report.log"), screenshots in $report" || why="status $rc, $(last_line "$report.log")"
+  end_server || return
+  ((rc == 0)) || return 1
+}
+
+# --- what the parts are made of; each returns what a part returns and sets $why ---
+
+# The example's program in $program.
+build() {
+  program=$target/release/examples/$1
+  in_group cargo build --release --example "$1" || {
+    why="the example $1 does not build"
+    return 1
+  }
+}
+
+# Starts $program with these arguments; sets $address once it listens.
+serve() {
+  local example=$1 tick line
+  log=$out/$example.log
+  shift
+  start "$log" "$program" "$@" --listen 127.0.0.1:0
+  # shellcheck disable=SC2154  # set by start
+  server=$started
+  for ((tick = 0; tick < 150; tick++)); do
+    # 'read' fails on a line whose end has not arrived yet.
+    while IFS= read -r line; do
+      if [[ "$line" =~ (http|ws)://([0-9.]+:[0-9]+) ]]; then
+        address=${BASH_REMATCH[2]}
+        [[ "$address" != *:0 ]] || break 2
+        say "$example listens on $address"
+        return 0
+      fi
+    done <"$log"
+    kill -0 "$server" 2>/dev/null || break
+    sleep 0.1
+  done
+  tail -n 20 "$log" >&2
+  why="$example did not print the address it listens on; its last line: $(last_line "$log")"
+  stop "$server" || true
+  return 1
+}
+
+# Ends the server; a server that died, hangs or panicked fails the part, whatever was found before.
+end_server() {
+  if ! kill -0 "$server" 2>/dev/null; then
+    why="the server died: $(last_line "$log"). $why"
+    stop "$server" || true
+    return 1
+  fi
+  stop "$server" || { why="the server did not end on SIGTERM. $why"; return 1; }
+  if grep -n 'panicked at' "$log" >&2; then why="the server panicked, see $log. $why"; return 1; fi
+}
+
+# The command, or the Debian packages that have it.
+need_command() {
+  local name=$1
+  shift
+  command -v "$name" >/dev/null && return
+  apt_install "$@" && hash -r && command -v "$name" >/dev/null && return
+  why="there is no $name here, and the package $* cannot be installed: $(last_line "$out/apt.log")"
+  return 77
+}
+
+apt_install() {
+  local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=120)
+  if ! command -v apt-get >/dev/null; then echo "no apt-get" >"$out/apt.log"; return 1; fi
+  if ((EUID != 0)); then echo "not root" >"$out/apt.log"; return 1; fi
+  say "installing $*"
+  { "${apt[@]}" update && "${apt[@]}" install --no-install-recommends "$@"; } >"$out/apt.log" 2>&1 </dev/null
+}
+
+# A Chromium in $browser, and at least one font for it.
+need_browser() {
+  browser=${CHROMIUM:-}
+  if [[ -n "$browser" ]]; then
+    command -v "$browser" >/dev/null || { why="CHROMIUM=$browser is no program"; return 77; }
+  else
+    need_command chromium chromium fonts-dejavu-core || return
+    browser=chromium
+  fi
+  browser=$(command -v "$browser")
+}
+
+# The library that drives it, in $node_modules.  It brings no browser of its own.
+need_playwright() {
+  local at=${XDG_CACHE_HOME:-$HOME/.cache}/${playwright/@/-} npm_log=$out/npm.log
+  node_modules=$at/node_modules
+  NODE_PATH=$node_modules node -e 'require("playwright-core")' 2>/dev/null && return
+  say "installing $playwright"
+  rm -rf "$at" && mkdir -p "$at" &&
+    PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1 npm install --no-save --no-package-lock --no-audit --no-fund --ignore-scripts \
+      --prefix "$at" "$playwright" >"$npm_log" 2>&1 </dev/null &&
+    NODE_PATH=$node_modules node -e 'require("playwright-core")' >>"$npm_log" 2>&1 && return
+  why="$playwright cannot be installed: $(last_line "$npm_log")"
+  return 77
+}
+
+say() { printf 'full: %s\n' "$*"; }
+# shellcheck disable=SC2016  # sed's $, not the shell's
+last_line() { sed -n '/[^[:space:]]/h; ${x;p}' "$1" 2>/dev/null | cut -c1-160; }
+
+# matches NAME WORD...: whether one of the words is the name, or what stands before its colon.
+matches() {
+  local name=$1 word
+  shift
+  for word in "$@"; do [[ "$word" == "$name" || "$word" == "${name%%:*}" ]] && return; done
+  return 1
+}
+
+# --- arguments ---
+
+names=()
+for part in "${parts[@]}"; do names+=("${part%% *}"); done
+wanted=()
+for argument in "$@"; do
+  case $argument in
+    --list) printf '%s\n' "${names[@]}"; exit 0 ;;
+    -*) sed -n '2,/^set /{/^set /!s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" >&2; exit 64 ;;
+  esac
+  known=0
+  for name in "${names[@]}"; do ! matches "$name" "$argument" || known=1; done
+  ((known)) || { printf 'full: no part %s; there are: %s\n' "$argument" "${names[*]}" >&2; exit 64; }
+  wanted+=("$argument")
+done
+((${#wanted[@]})) || wanted=("${names[@]}")
+read -ra may_skip <<<"${FULL_MAY_SKIP:-}" || true
+
+# --- run ---
+
+own_processes full
+target=$(cargo metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+out=${FULL_OUT:-$target/full}
+[[ -n "${FULL_OUT:-}" ]] || rm -rf "$out"
+mkdir -p "$out"
+out=$(cd "$out" && pwd)
+
+table=() passed=0 failed=0 skipped=0 bad=0
+for part in "${parts[@]}"; do
+  read -ra words <<<"$part"
+  name=${words[0]}
+  matches "$name" "${wanted[@]}" || continue
+  printf '\n=== %s ===\n' "$name"
+  why='' rc=0 since=$SECONDS
+  "${words[@]:1}" || rc=$?
+  end_survivors || { rc=1 why="left processes behind. $why"; }
+  case $rc in
+    0) result=passed passed=$((passed + 1)) ;;
+    77)
+      result='could not run' skipped=$((skipped + 1))
+      matches "$name" "${may_skip[@]}" || [[ "${may_skip[*]}" == all ]] || bad=1
+      ;;
+    *) result=failed failed=$((failed + 1)) bad=1 ;;
+  esac
+  say "$name: $result${why:+: $why}"
+  table+=("$(printf '%-22s %-13s %7d  %s' "$name" "$result" $((SECONDS - since)) "$why")")
+done
+
+printf '\n%-22s %-13s %7s  %s\n' part result seconds why
+printf '%s\n' "${table[@]}"
+if ((skipped && bad == 0)); then say "what could not run was allowed not to (FULL_MAY_SKIP)"; fi
+printf '\n%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
+exit "$bad"
