@@ -1,0 +1,370 @@
+//! What a session and its handles share.
+
+use std::{
+    any::Any,
+    mem,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Wake, Waker},
+};
+
+use ws_core::{CloseCode, CloseFrame, Connection};
+
+use crate::{Closed, Error};
+
+/// The state behind all handles of a socket, and the waker of its handler.
+///
+/// The lock is never held across I/O, a poll of the handler, or the waking or dropping of a
+/// waker: those may run anything, this lock included.
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    /// Whether something the handler waits for has changed.
+    handler_woken: AtomicBool,
+    about: Option<Box<About>>,
+}
+
+pub(crate) struct State {
+    pub(crate) connection: Connection,
+    /// The session's task.
+    session: Option<Waker>,
+    /// Whether the session is being polled: it will look at everything before it rests.
+    polling: bool,
+    /// Whether the session has been woken since its last poll.
+    notified: bool,
+    /// Whoever waits in `recv`.
+    pub(crate) receiver: Option<Waker>,
+    pub(crate) waiters: Waiters,
+    /// Whether a `WebSocket` or a `Receiver` is left.
+    pub(crate) receiver_is_alive: bool,
+    pub(crate) handler: Handler,
+    /// Whether the session is to be cut off at once.
+    pub(crate) cut: bool,
+    /// Whether `recv` has told the error.
+    pub(crate) error_is_told: bool,
+    pub(crate) io_error: Option<Error>,
+    pub(crate) closed: Option<Closed>,
+}
+
+/// Where the handler is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Handler {
+    /// It has not returned.
+    Running,
+    /// There is none, or it has returned without an error.
+    Done,
+    /// It has returned an error or panicked.
+    Failed,
+}
+
+/// What a handle can tell about its request, in one small allocation.
+#[derive(Debug, Default)]
+pub(crate) struct About {
+    pub(crate) path: Box<str>,
+    pub(crate) params: Box<[(Box<str>, Box<str>)]>,
+    pub(crate) subprotocol: Option<Box<str>>,
+    pub(crate) peer: Option<SocketAddr>,
+}
+
+impl Shared {
+    pub(crate) fn new(connection: Connection, handler: Handler, about: About) -> Arc<Self> {
+        let about = (!about.is_empty()).then(|| Box::new(about));
+        Arc::new(Self {
+            state: Mutex::new(State {
+                connection: connection.with_control_events(false),
+                session: None,
+                polling: false,
+                notified: false,
+                receiver: None,
+                waiters: Waiters::default(),
+                receiver_is_alive: true,
+                handler,
+                cut: false,
+                error_is_told: false,
+                io_error: None,
+                closed: None,
+            }),
+            handler_woken: AtomicBool::new(handler == Handler::Running),
+            about,
+        })
+    }
+
+    /// A panic of another thread that held the lock says nothing about the state: nothing that
+    /// can panic runs under it.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn about(&self) -> Option<&About> {
+        self.about.as_deref()
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        self.about().map_or("", |about| &about.path)
+    }
+
+    /// Whether the handler is to be polled; clears the flag.
+    pub(crate) fn take_handler_wake(&self) -> bool {
+        self.handler_woken.swap(false, Ordering::AcqRel)
+    }
+
+    pub(crate) fn handler_is_woken(&self) -> bool {
+        self.handler_woken.load(Ordering::Acquire)
+    }
+
+    /// Asks the session to look after the peer's end, or to end at once.
+    pub(crate) fn go_away(&self, close: &CloseFrame) {
+        let waker = {
+            let mut state = self.lock();
+            // A socket that is closing already needs no telling.
+            let _ = state.connection.close(close.clone());
+            state.nudge()
+        };
+        wake(waker);
+    }
+
+    pub(crate) fn cut(&self) {
+        let waker = {
+            let mut state = self.lock();
+            state.cut = true;
+            state.nudge()
+        };
+        wake(waker);
+    }
+
+    /// Ends the socket, once, and wakes everyone. Says whether this was the end.
+    pub(crate) fn end(&self, cause: Option<Error>) -> Option<Closed> {
+        let (closed, wakers, session) = {
+            let mut state = self.lock();
+            if state.closed.is_some() {
+                return None;
+            }
+            let cause = state
+                .io_error
+                .clone()
+                .or_else(|| state.connection.error().map(Error::Connection))
+                .or(cause);
+            // Nobody may send into a socket that is no more.
+            state.connection.receive_eof();
+            let closed = Closed::new(
+                state.connection.close_sent().cloned(),
+                state.connection.close_received().cloned(),
+                cause,
+                self.path(),
+            );
+            state.closed = Some(closed.clone());
+            let wakers = state.wakers();
+            (closed, wakers, state.session.take())
+        };
+        wakers.wake();
+        drop(session);
+        Some(closed)
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("about", &self.about)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The shared state is the handler's waker: something it waits for has changed.
+impl Wake for Shared {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.handler_woken.swap(true, Ordering::AcqRel) {
+            let session = self.lock().nudge();
+            wake(session);
+        }
+    }
+}
+
+impl State {
+    /// The session's waker, when it has to be woken to see a change. The caller wakes it after
+    /// it has let go of the lock.
+    #[inline]
+    #[must_use = "the session is to be woken outside the lock"]
+    pub(crate) fn nudge(&mut self) -> Option<Waker> {
+        if self.polling || mem::replace(&mut self.notified, true) {
+            return None;
+        }
+        self.session.clone()
+    }
+
+    /// The session begins to be polled. Returns the waker that is no longer needed.
+    pub(crate) fn begin_poll(&mut self, waker: &Waker) -> Option<Waker> {
+        self.polling = true;
+        self.notified = false;
+        match &self.session {
+            Some(session) if session.will_wake(waker) => None,
+            _ => self.session.replace(waker.clone()),
+        }
+    }
+
+    /// The session rests: from now on it has to be woken.
+    pub(crate) fn end_poll(&mut self) {
+        self.polling = false;
+    }
+
+    /// Closes a socket that nobody uses any more.
+    pub(crate) fn close_if_abandoned(&mut self) {
+        if self.receiver_is_alive || !self.connection.is_open() {
+            return;
+        }
+        let code = match self.handler {
+            Handler::Running => return,
+            Handler::Done => CloseCode::NORMAL,
+            Handler::Failed => CloseCode::INTERNAL_ERROR,
+        };
+        let _ = self.connection.close(CloseFrame::from(code));
+    }
+
+    /// Whether `recv` has something to say.
+    pub(crate) fn is_receivable(&self) -> bool {
+        self.connection.has_events()
+            || self.connection.close_received().is_some()
+            || self.closed.is_some()
+    }
+
+    /// Takes the wakers of all whose wait is over.
+    #[inline]
+    pub(crate) fn wakers(&mut self) -> Wakers {
+        let mut wakers = Wakers::default();
+        if self.receiver.is_some() && self.is_receivable() {
+            wakers.receiver = self.receiver.take();
+        }
+        if !self.waiters.0.is_empty() {
+            let connection = &self.connection;
+            let ended = self.closed.is_some();
+            wakers.others = self.waiters.take(|wait| match wait {
+                Wait::Close => ended,
+                Wait::Send => connection.is_writable() || !connection.is_open() || ended,
+                Wait::Pong(number) => {
+                    has_come(connection.answered_probe(), number)
+                        || connection.close_received().is_some()
+                        || connection.error().is_some()
+                        || ended
+                }
+            });
+        }
+        wakers
+    }
+}
+
+/// Whether a counter that wraps has reached a number.
+pub(crate) fn has_come(counter: u32, number: u32) -> bool {
+    counter.wrapping_sub(number) <= u32::MAX / 2
+}
+
+/// Wakers taken out from under the lock.
+#[derive(Default)]
+#[must_use = "they are to be woken outside the lock"]
+pub(crate) struct Wakers {
+    receiver: Option<Waker>,
+    others: Vec<Waker>,
+}
+
+impl Wakers {
+    #[inline]
+    pub(crate) fn wake(self) {
+        wake(self.receiver);
+        for waker in self.others {
+            waker.wake();
+        }
+    }
+}
+
+#[inline]
+pub(crate) fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+/// What a future waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// The end.
+    Close,
+    /// Room in the outgoing queue.
+    Send,
+    /// The answer to a probe.
+    Pong(u32),
+}
+
+/// Everyone who waits for something but a message: several tasks may wait at once.
+#[derive(Default)]
+pub(crate) struct Waiters(Vec<(u32, Wait, Waker)>);
+
+impl Waiters {
+    /// Puts a future on the list, or renews its entry. Returns the waker that is no longer
+    /// needed.
+    pub(crate) fn register(
+        &mut self,
+        ticket: &mut Option<u32>,
+        wait: Wait,
+        waker: &Waker,
+    ) -> Option<Waker> {
+        if let Some(number) = *ticket
+            && let Some(entry) = self.0.iter_mut().find(|entry| entry.0 == number)
+        {
+            entry.1 = wait;
+            if entry.2.will_wake(waker) {
+                return None;
+            }
+            return Some(mem::replace(&mut entry.2, waker.clone()));
+        }
+        // Numbers grow along the list, so this one is free.
+        let number = self.0.last().map_or(0, |entry| entry.0.wrapping_add(1));
+        *ticket = Some(number);
+        self.0.push((number, wait, waker.clone()));
+        None
+    }
+
+    /// Takes a future off the list.
+    pub(crate) fn forget(&mut self, ticket: u32) -> Option<Waker> {
+        let place = self.0.iter().position(|entry| entry.0 == ticket)?;
+        let (_, _, waker) = self.0.remove(place);
+        self.free();
+        Some(waker)
+    }
+
+    fn take(&mut self, is_over: impl Fn(Wait) -> bool) -> Vec<Waker> {
+        let over = self.0.extract_if(.., |entry| is_over(entry.1));
+        let wakers = over.map(|(_, _, waker)| waker).collect();
+        self.free();
+        wakers
+    }
+
+    /// An idle socket owns no list.
+    fn free(&mut self) {
+        if self.0.is_empty() {
+            self.0 = Vec::new();
+        }
+    }
+}
+
+impl About {
+    fn is_empty(&self) -> bool {
+        self.path.is_empty()
+            && self.params.is_empty()
+            && self.subprotocol.is_none()
+            && self.peer.is_none()
+    }
+}
+
+/// The text of a panic.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a panic without a text")
+}
