@@ -314,12 +314,33 @@ impl Connection {
     /// queued then.
     #[inline]
     pub fn send(&mut self, message: impl Into<Message>) -> Result<(), SendError> {
+        self.send_ref(&message.into())
+    }
+
+    /// Queues a message that the caller keeps.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`send`](Self::send).
+    #[inline]
+    pub fn send_ref(&mut self, message: &Message) -> Result<(), SendError> {
         self.sendable()?;
-        let message = message.into();
+        self.send_promised(message)
+    }
+
+    /// Queues a message above the high-water mark too, for a caller that was promised room
+    /// before: a promise of one message each, however many hold one.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`send`](Self::send), but for [`SendError::Full`].
+    #[inline]
+    pub fn send_promised(&mut self, message: &Message) -> Result<(), SendError> {
+        self.free()?;
         self.outgoing_cost += message.len() + MESSAGE_OVERHEAD;
-        let opcode = prepared::opcode(&message);
+        let opcode = prepared::opcode(message);
         self.encoder
-            .data(&mut self.outgoing, opcode, true, message.into_bytes());
+            .data(&mut self.outgoing, opcode, true, message.payload());
         Ok(())
     }
 
@@ -589,6 +610,11 @@ impl Connection {
         self.batch > 0 || self.outgoing.len() > 0 || self.has_control()
     }
 
+    /// Whether a full inbox stops reading: see [`without_pauses`](Self::without_pauses).
+    pub fn pauses(&self) -> bool {
+        self.options.pauses
+    }
+
     /// How much waits for the application: payloads plus 64 bytes for each message.
     pub fn inbox_size(&self) -> usize {
         self.inbox.cost()
@@ -684,6 +710,16 @@ impl Connection {
         }
     }
 
+    /// Whether a message may begin.
+    #[inline]
+    fn free(&self) -> Result<(), SendError> {
+        self.open()?;
+        if self.unfinished {
+            return Err(SendError::MessageUnfinished);
+        }
+        Ok(())
+    }
+
     #[inline]
     fn room(&self) -> Result<(), SendError> {
         if self.is_writable() {
@@ -695,10 +731,7 @@ impl Connection {
 
     #[inline]
     fn sendable(&self) -> Result<(), SendError> {
-        self.open()?;
-        if self.unfinished {
-            return Err(SendError::MessageUnfinished);
-        }
+        self.free()?;
         self.room()
     }
 

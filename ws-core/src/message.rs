@@ -74,6 +74,14 @@ impl Message {
         }
     }
 
+    /// The payload's buffer.
+    pub(crate) fn payload(&self) -> &Bytes {
+        match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Binary(data) => data,
+        }
+    }
+
     /// The payload, without its kind.
     pub fn into_bytes(self) -> Bytes {
         match self {

@@ -41,6 +41,10 @@ impl Utf8Bytes {
         }
     }
 
+    pub(crate) fn as_bytes(&self) -> &Bytes {
+        &self.0
+    }
+
     /// The underlying bytes.
     pub fn into_bytes(self) -> Bytes {
         self.0

@@ -6,6 +6,6 @@ mod session;
 mod socket;
 
 pub use error::{BoxError, Closed, Error, TrySendError};
-pub use session::Session;
+pub use session::{NoHandler, Session};
 pub use socket::{Receiver, Sender, WebSocket, pair};
 pub use ws_core::{self, CloseCode, CloseFrame, Config, Message, PreparedMessage, Utf8Bytes};

@@ -81,6 +81,6 @@ impl<P: Into<Bytes>> Fragments<P> {
         connection.outgoing_cost += payload.len() + MESSAGE_OVERHEAD;
         connection
             .encoder
-            .data(&mut connection.outgoing, self.opcode, fin, payload);
+            .data(&mut connection.outgoing, self.opcode, fin, &payload);
     }
 }

@@ -39,12 +39,12 @@ impl Encoder {
 
     /// Queues a data frame. A large payload is kept by reference unless it has to be masked.
     #[inline]
-    pub(crate) fn data(self, out: &mut Outgoing, opcode: OpCode, fin: bool, payload: Bytes) {
+    pub(crate) fn data(self, out: &mut Outgoing, opcode: OpCode, fin: bool, payload: &Bytes) {
         if self.masks() || payload.len() < BY_REFERENCE {
-            out.write(|buffer| self.frame(buffer, opcode, fin, &payload));
+            out.write(|buffer| self.frame(buffer, opcode, fin, payload));
         } else {
             out.write(|buffer| self.header(opcode, fin, payload.len()).encode(buffer));
-            out.push(payload);
+            out.push(payload.clone());
         }
     }
 
@@ -100,14 +100,14 @@ mod tests {
         let client = Encoder::new(Role::Client).with_keys(|| [0x37, 0xfa, 0x21, 0x3d]);
         // RFC 6455 §5.7
         let mut out = Outgoing::default();
-        server.data(&mut out, OpCode::Text, true, Bytes::from_static(b"Hello"));
-        client.data(&mut out, OpCode::Text, true, Bytes::from_static(b"Hello"));
-        server.data(&mut out, OpCode::Text, false, Bytes::from_static(b"Hel"));
+        server.data(&mut out, OpCode::Text, true, &Bytes::from_static(b"Hello"));
+        client.data(&mut out, OpCode::Text, true, &Bytes::from_static(b"Hello"));
+        server.data(&mut out, OpCode::Text, false, &Bytes::from_static(b"Hel"));
         server.data(
             &mut out,
             OpCode::Continuation,
             true,
-            Bytes::from_static(b"lo"),
+            &Bytes::from_static(b"lo"),
         );
         out.write(|buffer| client.frame(buffer, OpCode::Pong, true, b"Hello"));
         assert_eq!(
@@ -122,7 +122,7 @@ mod tests {
             (65536, b"\x82\x7f\x00\x00\x00\x00\x00\x01\x00\x00"),
         ] {
             let mut out = Outgoing::default();
-            server.data(&mut out, OpCode::Binary, true, vec![7; len].into());
+            server.data(&mut out, OpCode::Binary, true, &vec![7; len].into());
             let encoded = bytes(out);
             assert_eq!(&encoded[..header.len()], header);
             assert_eq!(encoded.len(), header.len() + len);

@@ -2,7 +2,7 @@
 
 use std::{
     any::Any,
-    mem,
+    io, mem,
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -226,11 +226,50 @@ impl State {
         let _ = self.connection.close(CloseFrame::from(code));
     }
 
+    /// Reading or writing failed: the end, as if the stream had ended.
+    pub(crate) fn fail(&mut self, error: io::Error) {
+        // A peer that ends the stream its own way after both Closes has done nothing wrong.
+        let closing =
+            self.connection.close_sent().is_some() && self.connection.close_received().is_some();
+        if self.io_error.is_none() && !closing && self.connection.error().is_none() {
+            self.io_error = Some(Error::Io(Arc::new(error)));
+        }
+        self.connection.receive_eof();
+    }
+
+    /// Whether no message can come any more, but for those that wait.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.connection.close_received().is_some()
+            || self.connection.error().is_some()
+            || self.closed.is_some()
+    }
+
+    /// Why the socket cannot be used any more.
+    pub(crate) fn cause(&self) -> Error {
+        if let Some(closed) = &self.closed {
+            return closed.cause().cloned().unwrap_or(Error::Closed);
+        }
+        self.io_error
+            .clone()
+            .or_else(|| self.connection.error().map(Error::Connection))
+            .unwrap_or(Error::Closed)
+    }
+
+    /// Draws the line where reading must go on although nobody receives (HTTP/2).
+    pub(crate) fn close_if_too_full(&mut self) {
+        let cap = self.connection.config().http2_receive_cap;
+        if !self.connection.pauses() && self.connection.inbox_size() > cap {
+            let frame = CloseFrame::truncated(
+                CloseCode::TRY_AGAIN_LATER,
+                "the application does not keep up",
+            );
+            let _ = self.connection.close(frame);
+        }
+    }
+
     /// Whether `recv` has something to say.
     pub(crate) fn is_receivable(&self) -> bool {
-        self.connection.has_events()
-            || self.connection.close_received().is_some()
-            || self.closed.is_some()
+        self.connection.has_events() || self.has_ended()
     }
 
     /// Takes the wakers of all whose wait is over.
@@ -243,15 +282,11 @@ impl State {
         if !self.waiters.0.is_empty() {
             let connection = &self.connection;
             let ended = self.closed.is_some();
+            let has_ended = self.has_ended();
             wakers.others = self.waiters.take(|wait| match wait {
                 Wait::Close => ended,
                 Wait::Send => connection.is_writable() || !connection.is_open() || ended,
-                Wait::Pong(number) => {
-                    has_come(connection.answered_probe(), number)
-                        || connection.close_received().is_some()
-                        || connection.error().is_some()
-                        || ended
-                }
+                Wait::Pong(number) => has_come(connection.answered_probe(), number) || has_ended,
             });
         }
         wakers

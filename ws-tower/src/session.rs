@@ -1,0 +1,178 @@
+//! The session: one task that owns a socket and its handler.
+//!
+//! A session owns the bytes provider and the handler's future, and shares the protocol engine
+//! with the handles. So pings are answered, keepalive runs and a close is noticed while the
+//! handler waits for a database; a batch of messages costs one read and one write; and sending
+//! and receiving are operations on queues, which a cancelled future cannot break.
+//!
+//! The layer spawns a session for each upgrade. Make one yourself to run the protocol over any
+//! `AsyncRead + AsyncWrite` after a handshake of your own.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use pin_project_lite::pin_project;
+use tokio::io::{AsyncRead, AsyncWrite};
+use ws_core::{Connection, Outgoing};
+
+use crate::{BoxError, Closed, Error, WebSocket};
+
+mod driver;
+pub(crate) mod state;
+#[cfg(test)]
+mod tests;
+mod timer;
+
+use state::{About, Handler, Shared};
+use timer::Timer;
+
+/// A handler, erased once for each connection.
+pub(crate) type BoxHandler = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
+
+/// What is told how a socket ended.
+pub(crate) type OnClosed = Arc<dyn Fn(&Closed) + Send + Sync>;
+
+/// The handler of a session without one.
+pub type NoHandler = std::future::Ready<Result<(), BoxError>>;
+
+pin_project! {
+    /// A future that runs one WebSocket to its end; spawn it.
+    ///
+    /// It resolves when the socket has ended and the handler has returned. Dropping it drops the
+    /// socket and the handler at once, without a Close.
+    ///
+    /// ```
+    /// use ws_tower::{Config, Message, Session};
+    /// use ws_tower::ws_core::{Connection, Role};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (near, far) = tokio::io::duplex(1024);
+    /// let (session, mut client) = Session::new(near, Connection::new(Role::Client, Config::new()));
+    /// tokio::spawn(session);
+    /// let server = Connection::new(Role::Server, Config::new());
+    /// tokio::spawn(Session::with_handler(far, server, async |mut socket| {
+    ///     while let Some(message) = socket.recv().await {
+    ///         socket.send(message?).await?;
+    ///     }
+    ///     Ok(())
+    /// }));
+    /// client.send("Hello").await?;
+    /// assert_eq!(client.recv().await.transpose()?, Some(Message::text("Hello")));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use = "a session does nothing unless it is spawned"]
+    #[project = SessionProj]
+    pub struct Session<Io, H = NoHandler> {
+        // Bytes for each idle connection, beside what the socket itself costs: the task that holds
+        // this session, the shared state and the handler's future. The tests hold the sizes.
+        #[pin]
+        io: Option<Io>,
+        #[pin]
+        handler: Option<H>,
+        shared: Arc<Shared>,
+        #[pin]
+        timer: Timer,
+        // The batch that is being written.
+        out: Outgoing,
+        // The buffer of a large message under way, or none.
+        reading: Vec<u8>,
+        closed: Option<Closed>,
+        on_closed: Option<OnClosed>,
+        // The engine has not been asked for its next deadline since the timer was made or fired.
+        timer_is_stale: bool,
+        needs_flush: bool,
+        is_shut_down: bool,
+    }
+
+    impl<Io, H> PinnedDrop for Session<Io, H> {
+        fn drop(this: Pin<&mut Self>) {
+            let session = this.project();
+            if let Some(closed) = session.shared.end(Some(Error::Aborted))
+                && let Some(hook) = session.on_closed.take()
+            {
+                hook(&closed);
+            }
+        }
+    }
+}
+
+impl<Io> Session<Io> {
+    /// Runs the protocol over `io`, for whoever holds the handle. It ends when the handle is
+    /// dropped, or its receiving half after a [`split`](WebSocket::split).
+    ///
+    /// Bytes that came with the handshake go into `connection` first.
+    pub fn new(io: Io, connection: Connection) -> (Self, WebSocket) {
+        let shared = Shared::new(connection, Handler::Done, About::default());
+        let socket = WebSocket::new(Arc::clone(&shared));
+        (Self::start(shared, io, None), socket)
+    }
+}
+
+impl<Io, H> Session<Io, H>
+where
+    H: Future<Output = Result<(), BoxError>>,
+{
+    /// Runs the protocol over `io` and a handler beside it, in one task. It ends when the handler
+    /// has returned and no receiving handle is left elsewhere: with 1000, or with 1011 after an
+    /// error or a panic.
+    pub fn with_handler(
+        io: Io,
+        connection: Connection,
+        handler: impl FnOnce(WebSocket) -> H,
+    ) -> Self {
+        let shared = Shared::new(connection, Handler::Running, About::default());
+        let handler = handler(WebSocket::new(Arc::clone(&shared)));
+        Self::start(shared, io, Some(handler))
+    }
+}
+
+impl<Io, H> Session<Io, H> {
+    pub(crate) fn start(shared: Arc<Shared>, io: Io, handler: Option<H>) -> Self {
+        Self {
+            io: Some(io),
+            handler,
+            shared,
+            timer: Timer::default(),
+            out: Outgoing::default(),
+            reading: Vec::new(),
+            closed: None,
+            on_closed: None,
+            timer_is_stale: true,
+            needs_flush: false,
+            is_shut_down: false,
+        }
+    }
+
+    /// Calls `hook` once, when the socket has ended.
+    pub(crate) fn on_closed(mut self, hook: Option<OnClosed>) -> Self {
+        self.on_closed = hook;
+        self
+    }
+}
+
+impl<Io, H> Future for Session<Io, H>
+where
+    Io: AsyncRead + AsyncWrite,
+    H: Future<Output = Result<(), BoxError>>,
+{
+    type Output = Closed;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Closed> {
+        self.drive(cx)
+    }
+}
+
+impl<Io, H> fmt::Debug for Session<Io, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("shared", &self.shared)
+            .finish_non_exhaustive()
+    }
+}

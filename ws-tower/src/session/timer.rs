@@ -1,0 +1,61 @@
+//! One lazily made timer for all deadlines of a session.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+pin_project! {
+    /// A timer on tokio's clock. It is set anew only for an earlier deadline, or once it has
+    /// fired: never for each message.
+    #[derive(Debug, Default)]
+    pub(super) struct Timer {
+        #[pin]
+        sleep: Option<Sleep>,
+    }
+}
+
+impl Timer {
+    /// Whether the deadline has passed. Cheap: no clock, no registration.
+    #[inline]
+    pub(super) fn has_fired(self: Pin<&mut Self>) -> bool {
+        self.project()
+            .sleep
+            .as_pin_mut()
+            .is_some_and(|sleep| sleep.is_elapsed())
+    }
+
+    /// Sees to it that the task is woken at `deadline` or before.
+    pub(super) fn arm(self: Pin<&mut Self>, deadline: Instant, cx: &mut Context<'_>) {
+        let mut sleep = self.project().sleep;
+        match sleep.as_mut().as_pin_mut() {
+            None => sleep.set(Some(sleep_until(deadline))),
+            Some(sleep) if sleep.is_elapsed() || deadline < sleep.deadline() => {
+                sleep.reset(deadline);
+            }
+            Some(_) => return,
+        }
+        self_wake_if_due(sleep, cx);
+    }
+
+    /// Registers the task again after its waker has changed.
+    pub(super) fn register(self: Pin<&mut Self>, cx: &mut Context<'_>) {
+        self_wake_if_due(self.project().sleep, cx);
+    }
+
+    pub(super) fn clear(self: Pin<&mut Self>) {
+        self.project().sleep.set(None);
+    }
+}
+
+fn self_wake_if_due(mut sleep: Pin<&mut Option<Sleep>>, cx: &mut Context<'_>) {
+    if let Some(sleep) = sleep.as_mut().as_pin_mut()
+        && let Poll::Ready(()) = sleep.poll(cx)
+    {
+        cx.waker().wake_by_ref();
+    }
+}
