@@ -41,7 +41,8 @@
 //! the same encoded and masked window of messages again and again on each connection, the next one
 //! when the last has come back whole, and compares every byte of the answer. (Waiting for the whole
 //! window is kind to servers that write each message by itself: they still find 64 in one read.)
-//! The generator polls without sleeping, so that no server pays for waking its core.
+//! The generator never sleeps, so that no server pays for waking its core, and looks for answers
+//! every 50 µs, so that it does not fight over a connection that the server is writing to.
 //! CPU time is user and system time of the server's threads as the scheduler counts it
 //! (`/proc/PID/task/*/schedstat`, nanoseconds), read only while nothing is in flight. Memory is the
 //! growth of `Rss` in `/proc/PID/smaps_rollup` for each connection, after eight connections have
