@@ -62,6 +62,10 @@ pub use transmit::Transmit;
 /// What a message in a queue counts beyond its payload, in bytes: an empty message is not free.
 pub(crate) const MESSAGE_OVERHEAD: usize = 64;
 
+/// How many bytes of pongs wait at most: a burst of pings is answered one by one, as peers
+/// expect, and a flood is not.
+const MAX_PONGS: usize = 1024;
+
 /// Something that came from the peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(
@@ -100,10 +104,8 @@ pub struct Connection {
     batch_cost: usize,
     /// Whether the probe is in the batch.
     batch_probe: bool,
-    /// The newest unanswered ping. RFC 6455 §5.5.3: "If an endpoint receives a Ping frame and
-    /// has not yet sent Pong frame(s) in response to previous Ping frame(s), the endpoint MAY
-    /// elect to send a Pong frame for only the most recently processed Ping frame."
-    pong: Option<Bytes>,
+    /// Pongs that wait, encoded: at most [`MAX_PONGS`] and one more.
+    pongs: Vec<u8>,
     probe: Probe,
     heartbeat: Heartbeat,
     write_due: Option<Instant>,
@@ -161,7 +163,7 @@ impl Connection {
             batch: 0,
             batch_cost: 0,
             batch_probe: false,
-            pong: None,
+            pongs: Vec::new(),
             probe: Probe::default(),
             heartbeat: Heartbeat::new(),
             write_due: None,
@@ -723,7 +725,7 @@ impl Connection {
             Item::Ping(payload) => {
                 // Nothing follows our own Close.
                 if self.close_sent().is_none() {
-                    self.pong = Some(payload.clone());
+                    self.queue_pong(&payload);
                 }
                 self.report(Event::Ping(payload));
             }
@@ -749,6 +751,17 @@ impl Connection {
         if self.options.control_events && !self.options.discards {
             self.inbox.push(event);
         }
+    }
+
+    fn queue_pong(&mut self, payload: &[u8]) {
+        if self.pongs.len() + payload.len() > MAX_PONGS {
+            // RFC 6455 §5.5.3: "If an endpoint receives a Ping frame and has not yet sent Pong
+            // frame(s) in response to previous Ping frame(s), the endpoint MAY elect to send a
+            // Pong frame for only the most recently processed Ping frame."
+            self.pongs.clear();
+        }
+        self.encoder
+            .frame(&mut self.pongs, OpCode::Pong, true, payload);
     }
 
     fn on_pong(&mut self, payload: &[u8]) {
@@ -796,7 +809,7 @@ impl Connection {
     /// Whether a pong or a probe waits.
     #[inline]
     fn has_control(&self) -> bool {
-        self.pong.is_some() || self.probe.queued
+        !self.pongs.is_empty() || self.probe.queued
     }
 
     /// Makes a batch of what is queued, control frames first, unless one is under way.
@@ -813,24 +826,18 @@ impl Connection {
     }
 
     fn seal_control(&mut self) {
-        let pong = self.pong.take();
+        let mut control = mem::take(&mut self.pongs);
         let probe = mem::take(&mut self.probe.queued);
-        let encoder = self.encoder;
-        let newest = self.probe.newest.to_be_bytes();
-        let write = |buffer: &mut Vec<u8>| {
-            if let Some(pong) = &pong {
-                encoder.frame(buffer, OpCode::Pong, true, pong);
-            }
-            if probe {
-                encoder.frame(buffer, OpCode::Ping, true, &newest);
-            }
-        };
+        if probe {
+            let number = self.probe.newest.to_be_bytes();
+            self.encoder
+                .frame(&mut control, OpCode::Ping, true, &number);
+        }
         if self.outgoing.len() == 0 {
-            self.outgoing.write(write);
+            self.outgoing
+                .write(|buffer| buffer.extend_from_slice(&control));
         } else {
-            let mut buffer = Vec::new();
-            write(&mut buffer);
-            self.outgoing.push_front(buffer.into());
+            self.outgoing.push_front(control.into());
         }
         self.batch_probe = probe;
     }

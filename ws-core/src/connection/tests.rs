@@ -58,12 +58,25 @@ fn control_frames_between_fragments_are_answered_and_reported_in_order() {
 }
 
 #[test]
-fn only_the_newest_of_unanswered_pings_is_answered() {
+fn every_ping_of_a_burst_is_answered_in_order() {
     let mut server = server();
-    for n in 0..100 {
+    for n in 0..10 {
         server.receive(&masked(0x89, &[n]));
     }
-    assert_eq!(written(&mut server), [0x8a, 1, 99]);
+    let expected: Vec<u8> = (0..10).flat_map(|n| [0x8a, 1, n]).collect();
+    assert_eq!(written(&mut server), expected);
+}
+
+#[test]
+fn of_a_flood_of_pings_the_newest_are_answered() {
+    let mut server = server();
+    for n in 0..10_000_u16 {
+        server.receive(&masked(0x89, &n.to_be_bytes()));
+        server.poll().unwrap();
+    }
+    let pongs = written(&mut server);
+    assert!(pongs.len() <= MAX_PONGS + 4, "{}", pongs.len());
+    assert!(pongs.ends_with(&9_999_u16.to_be_bytes()));
 }
 
 #[test]
