@@ -39,7 +39,8 @@ use std::{mem, sync::Arc, time::Instant};
 use bytes::Bytes;
 
 use crate::{
-    Close, CloseCode, CloseFrame, Config, ConnectionError, Message, Role, SendError, Utf8Bytes,
+    Close, CloseCode, CloseFrame, Config, ConnectionError, Message, ProtocolError, Role, SendError,
+    Utf8Bytes,
     frame::{MAX_CONTROL_PAYLOAD, OpCode},
     stream::{
         decoder::{Decoder, Item},
@@ -110,6 +111,8 @@ pub struct Connection {
     heartbeat: Heartbeat,
     write_due: Option<Instant>,
     close_due: Option<Instant>,
+    /// What the peer broke, while events before that wait for the application.
+    broken: Option<ProtocolError>,
     /// How it ended; `None` while it is open.
     end: Option<Box<End>>,
     /// Whether a message sent in fragments is under way.
@@ -168,6 +171,7 @@ impl Connection {
             heartbeat: Heartbeat::new(),
             write_due: None,
             close_due: None,
+            broken: None,
             end: None,
             unfinished: false,
             options: Options {
@@ -224,7 +228,7 @@ impl Connection {
                     }
                     self.parse(&behind);
                 }
-                Err(error) => self.fail(error.into()),
+                Err(error) => self.reject(error),
             }
         }
         if !input.is_empty() {
@@ -249,6 +253,7 @@ impl Connection {
     ///
     /// Without a Close before it, the connection has failed (RFC 6455 §7.1.5: 1006).
     pub fn receive_eof(&mut self) {
+        self.fail_if_broken();
         let end = self.end.get_or_insert_default();
         end.eof = true;
         if end.received.is_none() && end.error.is_none() {
@@ -270,10 +275,14 @@ impl Connection {
         }
         if self.close_due.is_some_and(|due| now >= due) {
             self.close_due = None;
-            if !self.close_is_answered() {
-                self.fail(ConnectionError::CloseTimeout);
+            let waiting = self.is_waiting_for_the_end();
+            self.fail_if_broken();
+            if waiting {
+                if !self.close_is_answered() {
+                    self.fail(ConnectionError::CloseTimeout);
+                }
+                self.finish();
             }
-            self.finish();
         }
         if let Some(interval) = self.config.keepalive_interval
             && self.end.is_none()
@@ -407,6 +416,7 @@ impl Connection {
         self.options.discards = true;
         self.inbox.clear();
         self.resume();
+        self.fail_if_broken();
     }
 
     // Outputs.
@@ -417,6 +427,10 @@ impl Connection {
     ///
     /// [`ConnectionError`] when the connection has failed and all events before that have been
     /// taken; from then on every call says so. A Close is no error.
+    ///
+    /// When the peer breaks the protocol, the connection fails with the call that says so, not
+    /// before: what came until then can still be answered, whether it came in the same read or
+    /// not. An application that does not call has as long as the closing handshake may take.
     #[inline]
     pub fn poll(&mut self) -> Result<Option<Event>, ConnectionError> {
         if let Some(event) = self.inbox.pop() {
@@ -428,6 +442,7 @@ impl Connection {
                 return Ok(Some(event));
             }
         }
+        self.fail_if_broken();
         match self.error() {
             Some(error) => Err(error),
             None => Ok(None),
@@ -502,7 +517,7 @@ impl Connection {
         } else if let Some(timeout) = self.config.write_timeout {
             self.write_due.get_or_insert(now + timeout);
         }
-        if self.is_waiting_for_the_end() {
+        if self.broken.is_some() || self.is_waiting_for_the_end() {
             let timeout = self.config.close_timeout;
             self.close_due.get_or_insert(now + timeout);
         }
@@ -529,7 +544,9 @@ impl Connection {
                 && (self.write_due.is_none() && self.wants_write()
                     || self.close_due.is_none() && self.is_waiting_for_the_end());
         }
-        (self.config.keepalive_interval.is_some() && self.heartbeat.wants_clock(!self.wants_read()))
+        (self.broken.is_some() && self.close_due.is_none())
+            || (self.config.keepalive_interval.is_some()
+                && self.heartbeat.wants_clock(!self.wants_read()))
             || (self.write_due.is_none()
                 && self.config.write_timeout.is_some()
                 && self.wants_write())
@@ -547,7 +564,9 @@ impl Connection {
         &self.config
     }
 
-    /// Whether messages can be sent: no Close has gone either way, and nothing has failed.
+    /// Whether messages can be sent: no Close has gone either way, and nothing has failed. What
+    /// the peer breaks counts when the events before it have been taken: see
+    /// [`poll`](Self::poll).
     pub fn is_open(&self) -> bool {
         self.end.is_none()
     }
@@ -591,7 +610,10 @@ impl Connection {
 
     /// Whether an event or an error waits for [`poll`](Self::poll).
     pub fn has_events(&self) -> bool {
-        !self.inbox.is_empty() || !self.unparsed.is_empty() || self.error().is_some()
+        !self.inbox.is_empty()
+            || !self.unparsed.is_empty()
+            || self.broken.is_some()
+            || self.error().is_some()
     }
 
     /// The number of the newest [`probe`](Self::probe) that the peer has answered.
@@ -639,9 +661,11 @@ impl Connection {
 
     /// Whether input no longer matters.
     fn is_deaf(&self) -> bool {
-        self.end
-            .as_ref()
-            .is_some_and(|end| end.received.is_some() || end.error.is_some() || end.eof)
+        self.broken.is_some()
+            || self
+                .end
+                .as_ref()
+                .is_some_and(|end| end.received.is_some() || end.error.is_some() || end.eof)
     }
 
     /// Whether both sides have said Close, and nothing went wrong.
@@ -700,7 +724,7 @@ impl Connection {
             match self.decoder.decode(input, self.role, &self.config) {
                 Ok(Some(item)) => self.on_item(item),
                 Ok(None) => return,
-                Err(error) => return self.fail(error.into()),
+                Err(error) => return self.reject(error),
             }
         }
     }
@@ -781,6 +805,22 @@ impl Connection {
         self.end.get_or_insert_default().sent = Some(close.into());
     }
 
+    /// Takes the news that the peer broke the protocol. Events before that are taken first.
+    #[cold]
+    fn reject(&mut self, error: ProtocolError) {
+        self.broken = Some(error);
+        if self.inbox.is_empty() {
+            self.fail_if_broken();
+        }
+    }
+
+    #[inline]
+    fn fail_if_broken(&mut self) {
+        if let Some(error) = self.broken.take() {
+            self.fail(error.into());
+        }
+    }
+
     /// Enters the state that absorbs: what was queued is followed by a Close that says why, and
     /// the peer is heard no more.
     fn fail(&mut self, error: ConnectionError) {
@@ -789,6 +829,7 @@ impl Connection {
             return;
         }
         end.error = Some(error);
+        self.close_due = None;
         if end.sent.is_some() {
             return;
         }

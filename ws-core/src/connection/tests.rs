@@ -5,7 +5,6 @@ use std::time::Duration;
 use bytes::Buf;
 
 use super::*;
-use crate::ProtocolError;
 
 /// RFC 6455 §5.7: a masked "Hello".
 const HELLO: &[u8] = b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58";
@@ -138,6 +137,47 @@ fn messages_before_an_error_are_delivered_and_what_was_queued_goes_before_the_cl
     assert!(server.wants_shutdown() && server.wants_read() && !server.is_done());
     server.receive_eof();
     assert!(server.is_done());
+}
+
+#[test]
+fn what_came_before_an_error_in_the_same_read_can_still_be_answered() {
+    let mut server = server();
+    let mut input = HELLO.to_vec();
+    input.extend_from_slice(&masked(0x89, b"ping"));
+    input.extend_from_slice(b"\xf1\x80");
+    server.receive(&input);
+    server.receive(HELLO);
+    assert!(server.is_open() && server.has_events());
+    while let Ok(Some(event)) = server.poll() {
+        if let Event::Message(message) = event {
+            server.send(message).unwrap();
+        }
+    }
+    assert!(!server.is_open());
+    assert!(written(&mut server).starts_with(b"\x8a\x04ping\x81\x05Hello\x88"));
+}
+
+#[test]
+fn an_application_that_takes_nothing_delays_the_close_of_a_failure_by_the_close_timeout() {
+    let mut server = server();
+    let now = Instant::now();
+    server.poll_timeout(now);
+    server.receive(HELLO);
+    server.receive(b"\xf1");
+    assert!(server.wants_clock());
+    let due = server.poll_timeout(now).unwrap();
+    assert_eq!(due - now, Duration::from_secs(5));
+    server.handle_timeout(due);
+    assert!(written(&mut server).starts_with(b"\x88"));
+    assert!(!server.is_done());
+    let end = server.poll_timeout(due).unwrap();
+    assert_eq!(end - due, Duration::from_secs(5));
+    server.handle_timeout(end);
+    assert!(server.is_done());
+    // It was there, and is still there to be taken.
+    assert!(matches!(server.poll(), Ok(Some(Event::Message(_)))));
+    let error = ConnectionError::Protocol(ProtocolError::ReservedBits);
+    assert_eq!(server.poll(), Err(error));
 }
 
 #[test]
