@@ -36,7 +36,7 @@
 
 use std::{mem, sync::Arc, time::Instant};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes, BytesMut};
 
 use crate::{
     Close, CloseCode, CloseFrame, Config, ConnectionError, Message, ProtocolError, Role, SendError,
@@ -96,7 +96,7 @@ pub struct Connection {
     encoder: Encoder,
     inbox: Inbox,
     /// Input that waits for room in the inbox.
-    unparsed: Vec<u8>,
+    unparsed: BytesMut,
     outgoing: Outgoing,
     /// What the messages in `outgoing` count, and those of the batch before them.
     outgoing_cost: usize,
@@ -160,7 +160,7 @@ impl Connection {
             decoder: Decoder::default(),
             encoder: Encoder::new(role),
             inbox: Inbox::default(),
-            unparsed: Vec::new(),
+            unparsed: BytesMut::new(),
             outgoing: Outgoing::default(),
             outgoing_cost: 0,
             batch: 0,
@@ -253,6 +253,10 @@ impl Connection {
     ///
     /// Without a Close before it, the connection has failed (RFC 6455 §7.1.5: 1006).
     pub fn receive_eof(&mut self) {
+        // What came before the end is delivered, however much waits already.
+        let pauses = mem::replace(&mut self.options.pauses, false);
+        self.resume();
+        self.options.pauses = pauses;
         self.fail_if_broken();
         let end = self.end.get_or_insert_default();
         end.eof = true;
@@ -499,7 +503,7 @@ impl Connection {
         self.inbox.release();
         self.decoder.release();
         if self.unparsed.is_empty() {
-            self.unparsed = Vec::new();
+            self.unparsed = BytesMut::new();
         }
         self.outgoing.reclaim()
     }
@@ -729,14 +733,15 @@ impl Connection {
         }
     }
 
-    /// Goes on with kept input, once the inbox is empty: each byte is moved a bounded number of
-    /// times.
+    /// Goes on with kept input, once the inbox is empty.
     fn resume(&mut self) {
-        let unparsed = mem::take(&mut self.unparsed);
-        let mut rest = unparsed.as_slice();
+        let mut unparsed = mem::take(&mut self.unparsed);
+        let mut rest = &*unparsed;
         self.parse_some(&mut rest);
-        if !rest.is_empty() && !self.is_deaf() {
-            self.unparsed = rest.to_vec();
+        let parsed = unparsed.len() - rest.len();
+        if parsed < unparsed.len() && !self.is_deaf() {
+            unparsed.advance(parsed);
+            self.unparsed = unparsed;
         }
         self.heartbeat.restart();
     }
@@ -758,7 +763,6 @@ impl Connection {
                 self.report(Event::Pong(payload));
             }
             Item::Close(close) => {
-                self.unparsed = Vec::new();
                 let end = self.end.get_or_insert_default();
                 end.received = Some(close.clone().into());
                 if end.sent.is_none() {

@@ -252,6 +252,26 @@ fn a_full_inbox_stops_parsing_and_loses_nothing() {
 }
 
 #[test]
+fn what_waits_for_room_in_the_inbox_is_delivered_when_the_stream_ends() {
+    for end in [&b""[..], &masked(0x88, b"\x03\xe8"), b"\xff"] {
+        let config = Config::new().inbox_high_water(1);
+        let mut server = Connection::new(Role::Server, config);
+        let mut input = HELLO.repeat(100);
+        input.extend_from_slice(end);
+        server.receive(&input);
+        server.receive_eof();
+        for _ in 0..100 {
+            assert!(matches!(server.poll(), Ok(Some(Event::Message(_)))));
+        }
+        match end {
+            [] => assert_eq!(server.poll(), Err(ConnectionError::UnexpectedEof)),
+            [0xff] => assert!(matches!(server.poll(), Err(ConnectionError::Protocol(_)))),
+            _ => assert!(matches!(server.poll(), Ok(Some(Event::Close(Some(_)))))),
+        }
+    }
+}
+
+#[test]
 fn a_large_message_is_read_into_its_own_buffer() {
     let payload: Vec<u8> = (0..200_000_u32).map(|n| n.to_le_bytes()[0]).collect();
     let mut client = Connection::new(Role::Client, Config::default());
