@@ -50,11 +50,13 @@ use crate::{
     },
 };
 
+mod deadline;
 mod fragments;
 mod heartbeat;
 mod inbox;
 mod transmit;
 
+use deadline::after;
 pub use fragments::Fragments;
 use heartbeat::{Heartbeat, Tick};
 use inbox::Inbox;
@@ -519,11 +521,11 @@ impl Connection {
         if !self.wants_write() {
             self.write_due = None;
         } else if let Some(timeout) = self.config.write_timeout {
-            self.write_due.get_or_insert(now + timeout);
+            self.write_due.get_or_insert(after(now, timeout));
         }
         if self.broken.is_some() || self.is_waiting_for_the_end() {
             let timeout = self.config.close_timeout;
-            self.close_due.get_or_insert(now + timeout);
+            self.close_due.get_or_insert(after(now, timeout));
         }
         let heartbeat = match self.config.keepalive_interval {
             Some(interval) if self.end.is_none() => {
@@ -578,7 +580,7 @@ impl Connection {
     /// Whether the outgoing queue is below its high-water mark.
     #[inline]
     pub fn is_writable(&self) -> bool {
-        self.outgoing_cost < self.config.outgoing_high_water
+        self.outgoing_cost < self.config.outgoing_high_water.max(1)
     }
 
     /// Whether reading is wanted. Not while the application has more than the high-water mark of
@@ -589,10 +591,7 @@ impl Connection {
         match &self.end {
             Some(end) if end.eof || end.done => false,
             Some(end) if end.received.is_some() || end.error.is_some() => true,
-            _ => {
-                !self.options.pauses
-                    || self.unparsed.is_empty() && self.inbox.cost() < self.config.inbox_high_water
-            }
+            _ => !self.options.pauses || self.unparsed.is_empty() && self.has_room(),
         }
     }
 
@@ -710,6 +709,12 @@ impl Connection {
         self.room()
     }
 
+    /// Whether the inbox is below its high-water mark. One of zero lets one event in at a time.
+    #[inline]
+    fn has_room(&self) -> bool {
+        self.inbox.cost() < self.config.inbox_high_water.max(1)
+    }
+
     /// Parses what came, or keeps it while the inbox is full.
     fn parse(&mut self, mut input: &[u8]) {
         if self.unparsed.is_empty() {
@@ -722,9 +727,7 @@ impl Connection {
 
     /// Parses until the inbox is full or the input used up.
     fn parse_some(&mut self, input: &mut &[u8]) {
-        while !self.is_deaf()
-            && (!self.options.pauses || self.inbox.cost() < self.config.inbox_high_water)
-        {
+        while !self.is_deaf() && (!self.options.pauses || self.has_room()) {
             match self.decoder.decode(input, self.role, &self.config) {
                 Ok(Some(item)) => self.on_item(item),
                 Ok(None) => return,
@@ -763,6 +766,8 @@ impl Connection {
                 self.report(Event::Pong(payload));
             }
             Item::Close(close) => {
+                // What is left of a message under way is of no use.
+                self.decoder = Decoder::default();
                 let end = self.end.get_or_insert_default();
                 end.received = Some(close.clone().into());
                 if end.sent.is_none() {
@@ -834,6 +839,7 @@ impl Connection {
         }
         end.error = Some(error);
         self.close_due = None;
+        self.decoder = Decoder::default();
         if end.sent.is_some() {
             return;
         }

@@ -404,6 +404,44 @@ fn a_write_without_progress_ends_after_the_write_timeout() {
 }
 
 #[test]
+fn endless_times_do_not_overflow() {
+    let config = Config::new()
+        .keepalive_interval(Duration::MAX)
+        .keepalive_timeout(Duration::MAX)
+        .close_timeout(Duration::MAX)
+        .write_timeout(Duration::MAX);
+    let mut server = Connection::new(Role::Server, config);
+    let now = Instant::now();
+    server.send("x").unwrap();
+    assert!(server.poll_timeout(now).unwrap() > now);
+    server.handle_timeout(now);
+    written(&mut server);
+    server.close(None).unwrap();
+    written(&mut server);
+    assert!(server.poll_timeout(now).unwrap() > now);
+    assert_eq!(server.error(), None);
+}
+
+#[test]
+fn marks_of_zero_let_one_message_through_at_a_time() {
+    let config = Config::new().inbox_high_water(0).outgoing_high_water(0);
+    let mut server = Connection::new(Role::Server, config);
+    assert!(server.wants_read() && server.is_writable());
+    server.receive(&HELLO.repeat(3));
+    for _ in 0..3 {
+        assert!(!server.wants_read());
+        let Ok(Some(Event::Message(message))) = server.poll() else {
+            panic!("three messages have come");
+        };
+        server.send(message).unwrap();
+        assert_eq!(server.send(""), Err(SendError::Full));
+        written(&mut server);
+    }
+    assert_eq!(server.poll(), Ok(None));
+    assert!(server.wants_read());
+}
+
+#[test]
 fn a_client_waits_for_the_server_to_end_the_stream() {
     let mut client = Connection::new(Role::Client, Config::default());
     client.close(CloseFrame::from(CloseCode::NORMAL)).unwrap();
