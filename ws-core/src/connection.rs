@@ -36,10 +36,11 @@
 
 use std::{mem, sync::Arc, time::Instant};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes, BytesMut};
 
 use crate::{
-    Close, CloseCode, CloseFrame, Config, ConnectionError, Message, Role, SendError, Utf8Bytes,
+    Close, CloseCode, CloseFrame, Config, ConnectionError, Message, ProtocolError, Role, SendError,
+    Utf8Bytes,
     frame::{MAX_CONTROL_PAYLOAD, OpCode},
     stream::{
         decoder::{Decoder, Item},
@@ -49,11 +50,13 @@ use crate::{
     },
 };
 
+mod deadline;
 mod fragments;
 mod heartbeat;
 mod inbox;
 mod transmit;
 
+use deadline::after;
 pub use fragments::Fragments;
 use heartbeat::{Heartbeat, Tick};
 use inbox::Inbox;
@@ -61,6 +64,10 @@ pub use transmit::Transmit;
 
 /// What a message in a queue counts beyond its payload, in bytes: an empty message is not free.
 pub(crate) const MESSAGE_OVERHEAD: usize = 64;
+
+/// How many bytes of pongs wait at most: a burst of pings is answered one by one, as peers
+/// expect, and a flood is not.
+const MAX_PONGS: usize = 1024;
 
 /// Something that came from the peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,7 +98,7 @@ pub struct Connection {
     encoder: Encoder,
     inbox: Inbox,
     /// Input that waits for room in the inbox.
-    unparsed: Vec<u8>,
+    unparsed: BytesMut,
     outgoing: Outgoing,
     /// What the messages in `outgoing` count, and those of the batch before them.
     outgoing_cost: usize,
@@ -100,14 +107,14 @@ pub struct Connection {
     batch_cost: usize,
     /// Whether the probe is in the batch.
     batch_probe: bool,
-    /// The newest unanswered ping. RFC 6455 §5.5.3: "If an endpoint receives a Ping frame and
-    /// has not yet sent Pong frame(s) in response to previous Ping frame(s), the endpoint MAY
-    /// elect to send a Pong frame for only the most recently processed Ping frame."
-    pong: Option<Bytes>,
+    /// Pongs that wait, encoded: at most [`MAX_PONGS`] and one more.
+    pongs: Vec<u8>,
     probe: Probe,
     heartbeat: Heartbeat,
     write_due: Option<Instant>,
     close_due: Option<Instant>,
+    /// What the peer broke, while events before that wait for the application.
+    broken: Option<ProtocolError>,
     /// How it ended; `None` while it is open.
     end: Option<Box<End>>,
     /// Whether a message sent in fragments is under way.
@@ -155,17 +162,18 @@ impl Connection {
             decoder: Decoder::default(),
             encoder: Encoder::new(role),
             inbox: Inbox::default(),
-            unparsed: Vec::new(),
+            unparsed: BytesMut::new(),
             outgoing: Outgoing::default(),
             outgoing_cost: 0,
             batch: 0,
             batch_cost: 0,
             batch_probe: false,
-            pong: None,
+            pongs: Vec::new(),
             probe: Probe::default(),
             heartbeat: Heartbeat::new(),
             write_due: None,
             close_due: None,
+            broken: None,
             end: None,
             unfinished: false,
             options: Options {
@@ -222,7 +230,7 @@ impl Connection {
                     }
                     self.parse(&behind);
                 }
-                Err(error) => self.fail(error.into()),
+                Err(error) => self.reject(error),
             }
         }
         if !input.is_empty() {
@@ -252,14 +260,21 @@ impl Connection {
 
     /// Takes the buffer of [`take_read_buf`](Self::take_read_buf) back, with what was appended.
     pub fn receive_buf(&mut self, buffer: Vec<u8>) {
-        self.decoder.restore(buffer);
-        self.receive(&[]);
+        if !self.is_deaf() {
+            self.decoder.restore(buffer);
+            self.receive(&[]);
+        }
     }
 
     /// Takes the news that the peer's stream has ended.
     ///
     /// Without a Close before it, the connection has failed (RFC 6455 §7.1.5: 1006).
     pub fn receive_eof(&mut self) {
+        // What came before the end is delivered, however much waits already.
+        let pauses = mem::replace(&mut self.options.pauses, false);
+        self.resume();
+        self.options.pauses = pauses;
+        self.fail_if_broken();
         let end = self.end.get_or_insert_default();
         end.eof = true;
         if end.received.is_none() && end.error.is_none() {
@@ -281,10 +296,14 @@ impl Connection {
         }
         if self.close_due.is_some_and(|due| now >= due) {
             self.close_due = None;
-            if !self.close_is_answered() {
-                self.fail(ConnectionError::CloseTimeout);
+            let waiting = self.is_waiting_for_the_end();
+            self.fail_if_broken();
+            if waiting {
+                if !self.close_is_answered() {
+                    self.fail(ConnectionError::CloseTimeout);
+                }
+                self.finish();
             }
-            self.finish();
         }
         if let Some(interval) = self.config.keepalive_interval
             && self.end.is_none()
@@ -441,6 +460,7 @@ impl Connection {
         self.options.discards = true;
         self.inbox.clear();
         self.resume();
+        self.fail_if_broken();
     }
 
     // Outputs.
@@ -451,6 +471,10 @@ impl Connection {
     ///
     /// [`ConnectionError`] when the connection has failed and all events before that have been
     /// taken; from then on every call says so. A Close is no error.
+    ///
+    /// When the peer breaks the protocol, the connection fails with the call that says so, not
+    /// before: what came until then can still be answered, whether it came in the same read or
+    /// not. An application that does not call has as long as the closing handshake may take.
     #[inline]
     pub fn poll(&mut self) -> Result<Option<Event>, ConnectionError> {
         if let Some(event) = self.inbox.pop() {
@@ -462,6 +486,7 @@ impl Connection {
                 return Ok(Some(event));
             }
         }
+        self.fail_if_broken();
         match self.error() {
             Some(error) => Err(error),
             None => Ok(None),
@@ -518,7 +543,7 @@ impl Connection {
         self.inbox.release();
         self.decoder.release();
         if self.unparsed.is_empty() {
-            self.unparsed = Vec::new();
+            self.unparsed = BytesMut::new();
         }
         self.outgoing.reclaim()
     }
@@ -534,11 +559,11 @@ impl Connection {
         if !self.wants_write() {
             self.write_due = None;
         } else if let Some(timeout) = self.config.write_timeout {
-            self.write_due.get_or_insert(now + timeout);
+            self.write_due.get_or_insert(after(now, timeout));
         }
-        if self.is_waiting_for_the_end() {
+        if self.broken.is_some() || self.is_waiting_for_the_end() {
             let timeout = self.config.close_timeout;
-            self.close_due.get_or_insert(now + timeout);
+            self.close_due.get_or_insert(after(now, timeout));
         }
         let heartbeat = match self.config.keepalive_interval {
             Some(interval) if self.end.is_none() => {
@@ -563,7 +588,9 @@ impl Connection {
                 && (self.write_due.is_none() && self.wants_write()
                     || self.close_due.is_none() && self.is_waiting_for_the_end());
         }
-        (self.config.keepalive_interval.is_some() && self.heartbeat.wants_clock(!self.wants_read()))
+        (self.broken.is_some() && self.close_due.is_none())
+            || (self.config.keepalive_interval.is_some()
+                && self.heartbeat.wants_clock(!self.wants_read()))
             || (self.write_due.is_none()
                 && self.config.write_timeout.is_some()
                 && self.wants_write())
@@ -581,7 +608,9 @@ impl Connection {
         &self.config
     }
 
-    /// Whether messages can be sent: no Close has gone either way, and nothing has failed.
+    /// Whether messages can be sent: no Close has gone either way, and nothing has failed. What
+    /// the peer breaks counts when the events before it have been taken: see
+    /// [`poll`](Self::poll).
     pub fn is_open(&self) -> bool {
         self.end.is_none()
     }
@@ -589,7 +618,7 @@ impl Connection {
     /// Whether the outgoing queue is below its high-water mark.
     #[inline]
     pub fn is_writable(&self) -> bool {
-        self.outgoing_cost < self.config.outgoing_high_water
+        self.outgoing_cost < self.config.outgoing_high_water.max(1)
     }
 
     /// Whether reading is wanted. Not while the application has more than the high-water mark of
@@ -600,7 +629,7 @@ impl Connection {
         match &self.end {
             Some(end) if end.eof || end.done => false,
             Some(end) if end.received.is_some() || end.error.is_some() => true,
-            _ => !self.may_pause() || self.unparsed.is_empty() && !self.inbox_is_full(),
+            _ => !self.may_pause() || self.unparsed.is_empty() && self.has_room(),
         }
     }
 
@@ -627,7 +656,10 @@ impl Connection {
 
     /// Whether an event or an error waits for [`poll`](Self::poll).
     pub fn has_events(&self) -> bool {
-        !self.inbox.is_empty() || !self.unparsed.is_empty() || self.error().is_some()
+        !self.inbox.is_empty()
+            || !self.unparsed.is_empty()
+            || self.broken.is_some()
+            || self.error().is_some()
     }
 
     /// The number of the newest [`probe`](Self::probe) that the peer has answered.
@@ -675,13 +707,11 @@ impl Connection {
 
     /// Whether input no longer matters.
     fn is_deaf(&self) -> bool {
-        self.end
-            .as_ref()
-            .is_some_and(|end| end.received.is_some() || end.error.is_some() || end.eof)
-    }
-
-    fn inbox_is_full(&self) -> bool {
-        self.inbox.cost() >= self.config.inbox_high_water
+        self.broken.is_some()
+            || self
+                .end
+                .as_ref()
+                .is_some_and(|end| end.received.is_some() || end.error.is_some() || end.eof)
     }
 
     /// Whether a full inbox stops reading. Not once a Close was sent: the peer's has to be read,
@@ -735,6 +765,12 @@ impl Connection {
         self.room()
     }
 
+    /// Whether the inbox is below its high-water mark. One of zero lets one event in at a time.
+    #[inline]
+    fn has_room(&self) -> bool {
+        self.inbox.cost() < self.config.inbox_high_water.max(1)
+    }
+
     /// Parses what came, or keeps it while the inbox is full.
     fn parse(&mut self, mut input: &[u8]) {
         if self.unparsed.is_empty() {
@@ -747,23 +783,24 @@ impl Connection {
 
     /// Parses until the inbox is full or the input used up.
     fn parse_some(&mut self, input: &mut &[u8]) {
-        while !self.is_deaf() && (!self.may_pause() || !self.inbox_is_full()) {
+        while !self.is_deaf() && (!self.may_pause() || self.has_room()) {
             match self.decoder.decode(input, self.role, &self.config) {
                 Ok(Some(item)) => self.on_item(item),
                 Ok(None) => return,
-                Err(error) => return self.fail(error.into()),
+                Err(error) => return self.reject(error),
             }
         }
     }
 
-    /// Goes on with kept input, once the inbox is empty: each byte is moved a bounded number of
-    /// times.
+    /// Goes on with kept input, once the inbox is empty.
     fn resume(&mut self) {
-        let unparsed = mem::take(&mut self.unparsed);
-        let mut rest = unparsed.as_slice();
+        let mut unparsed = mem::take(&mut self.unparsed);
+        let mut rest = &*unparsed;
         self.parse_some(&mut rest);
-        if !rest.is_empty() && !self.is_deaf() {
-            self.unparsed = rest.to_vec();
+        let parsed = unparsed.len() - rest.len();
+        if parsed < unparsed.len() && !self.is_deaf() {
+            unparsed.advance(parsed);
+            self.unparsed = unparsed;
         }
         self.heartbeat.restart();
     }
@@ -772,7 +809,7 @@ impl Connection {
     fn on_item(&mut self, item: Item) {
         match item {
             Item::Message(message)
-                if self.options.discards || self.end.is_some() && self.inbox_is_full() =>
+                if self.options.discards || self.end.is_some() && !self.has_room() =>
             {
                 drop(message);
             }
@@ -780,7 +817,7 @@ impl Connection {
             Item::Ping(payload) => {
                 // Nothing follows our own Close.
                 if self.close_sent().is_none() {
-                    self.pong = Some(payload.clone());
+                    self.queue_pong(&payload);
                 }
                 self.report(Event::Ping(payload));
             }
@@ -789,7 +826,8 @@ impl Connection {
                 self.report(Event::Pong(payload));
             }
             Item::Close(close) => {
-                self.unparsed = Vec::new();
+                // What is left of a message under way is of no use.
+                self.decoder = Decoder::default();
                 let end = self.end.get_or_insert_default();
                 end.received = Some(close.clone().into());
                 if end.sent.is_none() {
@@ -806,6 +844,17 @@ impl Connection {
         if self.options.control_events && !self.options.discards {
             self.inbox.push(event);
         }
+    }
+
+    fn queue_pong(&mut self, payload: &[u8]) {
+        if self.pongs.len() + payload.len() > MAX_PONGS {
+            // RFC 6455 §5.5.3: "If an endpoint receives a Ping frame and has not yet sent Pong
+            // frame(s) in response to previous Ping frame(s), the endpoint MAY elect to send a
+            // Pong frame for only the most recently processed Ping frame."
+            self.pongs.clear();
+        }
+        self.encoder
+            .frame(&mut self.pongs, OpCode::Pong, true, payload);
     }
 
     fn on_pong(&mut self, payload: &[u8]) {
@@ -825,6 +874,22 @@ impl Connection {
         self.end.get_or_insert_default().sent = Some(close.into());
     }
 
+    /// Takes the news that the peer broke the protocol. Events before that are taken first.
+    #[cold]
+    fn reject(&mut self, error: ProtocolError) {
+        self.broken = Some(error);
+        if self.inbox.is_empty() {
+            self.fail_if_broken();
+        }
+    }
+
+    #[inline]
+    fn fail_if_broken(&mut self) {
+        if let Some(error) = self.broken.take() {
+            self.fail(error.into());
+        }
+    }
+
     /// Enters the state that absorbs: what was queued is followed by a Close that says why, and
     /// the peer is heard no more.
     fn fail(&mut self, error: ConnectionError) {
@@ -833,6 +898,8 @@ impl Connection {
             return;
         }
         end.error = Some(error);
+        self.close_due = None;
+        self.decoder = Decoder::default();
         if end.sent.is_some() {
             return;
         }
@@ -853,7 +920,7 @@ impl Connection {
     /// Whether a pong or a probe waits.
     #[inline]
     fn has_control(&self) -> bool {
-        self.pong.is_some() || self.probe.queued
+        !self.pongs.is_empty() || self.probe.queued
     }
 
     /// Makes a batch of what is queued, control frames first, unless one is under way.
@@ -870,24 +937,18 @@ impl Connection {
     }
 
     fn seal_control(&mut self) {
-        let pong = self.pong.take();
+        let mut control = mem::take(&mut self.pongs);
         let probe = mem::take(&mut self.probe.queued);
-        let encoder = self.encoder;
-        let newest = self.probe.newest.to_be_bytes();
-        let write = |buffer: &mut Vec<u8>| {
-            if let Some(pong) = &pong {
-                encoder.frame(buffer, OpCode::Pong, true, pong);
-            }
-            if probe {
-                encoder.frame(buffer, OpCode::Ping, true, &newest);
-            }
-        };
+        if probe {
+            let number = self.probe.newest.to_be_bytes();
+            self.encoder
+                .frame(&mut control, OpCode::Ping, true, &number);
+        }
         if self.outgoing.len() == 0 {
-            self.outgoing.write(write);
+            self.outgoing
+                .write(|buffer| buffer.extend_from_slice(&control));
         } else {
-            let mut buffer = Vec::new();
-            write(&mut buffer);
-            self.outgoing.push_front(buffer.into());
+            self.outgoing.push_front(control.into());
         }
         self.batch_probe = probe;
     }

@@ -12,6 +12,9 @@ use bytes::{Buf, Bytes};
 /// entry of a vectored write.
 pub(crate) const BY_REFERENCE: usize = 16 << 10;
 
+/// From this many written bytes on, they are worth moving the rest to the front.
+const COMPACT: usize = 16 << 10;
+
 /// Encoded frames on their way out: an owned [`Buf`], with vectored access.
 #[derive(Debug, Default)]
 pub struct Outgoing {
@@ -27,6 +30,7 @@ impl Outgoing {
     /// Appends frames encoded by `write`.
     #[inline]
     pub(crate) fn write(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        self.compact();
         let before = self.buffer.len();
         write(&mut self.buffer);
         self.len += self.buffer.len() - before;
@@ -87,6 +91,19 @@ impl Outgoing {
         self.len = buffer.len();
         self.start = 0;
         self.buffer = buffer;
+    }
+
+    /// Forgets what is gone from the buffer, for a queue that never becomes empty would grow for
+    /// ever. No more bytes are moved than are forgotten, so that it stays linear.
+    #[inline]
+    fn compact(&mut self) {
+        if self.start > 0 && (self.len == 0 || self.start >= COMPACT.max(self.buffer.len() / 2)) {
+            self.buffer.drain(..self.start);
+            for (place, _) in &mut self.references {
+                *place -= self.start;
+            }
+            self.start = 0;
+        }
     }
 
     /// Where the buffer's next contiguous piece ends.
@@ -214,6 +231,26 @@ mod tests {
             out.coalesce();
             assert_eq!(out.chunk(), &expected[first..]);
             assert_eq!(out.remaining(), expected.len() - first);
+        }
+    }
+
+    fn the_buffer_does_not_grow_with_what_has_gone_through_it() {
+        for rest in [0, 1, 1000] {
+            let mut out = Outgoing::default();
+            out.write(|buffer| buffer.resize(rest, 7));
+            for n in 0..100_000_u32 {
+                out.write(|buffer| buffer.extend_from_slice(&n.to_be_bytes()));
+                if n % 10_000 == 0 {
+                    out.push(Bytes::from_static(b"ref"));
+                }
+                let mut chunk = [0; 4];
+                out.copy_to_slice(&mut chunk);
+                if n % 10_000 == 0 {
+                    out.advance(3);
+                }
+            }
+            assert_eq!(out.remaining(), rest);
+            assert!(out.buffer.capacity() <= 4 * COMPACT);
         }
     }
 
