@@ -5,7 +5,7 @@
 
 use std::{
     fmt,
-    future::poll_fn,
+    future::{Future, poll_fn},
     net::SocketAddr,
     pin::Pin,
     sync::Arc,
@@ -84,8 +84,8 @@ impl WebSocket {
     /// # Cancel safety
     ///
     /// Cancel safe: a message is taken only when the future is ready.
-    pub async fn recv(&mut self) -> Option<Result<Message, Error>> {
-        self.receiver.recv().await
+    pub fn recv(&mut self) -> impl Future<Output = Option<Result<Message, Error>>> + Send {
+        self.receiver.recv()
     }
 
     /// Sends a message: queues it, and waits only while the queue is above its high-water mark.
@@ -99,8 +99,11 @@ impl WebSocket {
     /// Cancel safe: either the future is ready and the message is queued whole, or it is not
     /// queued at all. A cancelled wait drops the message;
     /// [`try_send`](Self::try_send) gives it back.
-    pub async fn send(&self, message: impl Into<Message>) -> Result<(), Error> {
-        self.sender.send(message).await
+    pub fn send(
+        &self,
+        message: impl Into<Message>,
+    ) -> impl Future<Output = Result<(), Error>> + Send {
+        Sending::new(&self.sender.shared, message.into())
     }
 
     /// Sends a message that is encoded already, as [`send`](Self::send) does.
@@ -228,11 +231,12 @@ impl Sender {
     ///
     /// Cancel safe: either the future is ready and the message is queued whole, or it is not
     /// queued at all.
-    pub async fn send(&self, message: impl Into<Message>) -> Result<(), Error> {
-        // Converting and dropping may cost what they will: not under the lock.
-        let message = message.into();
-        let mut waiting = Waiting::new(&self.shared);
-        poll_fn(|cx| waiting.poll_send(cx, |connection| connection.send_ref(&message))).await
+    pub fn send(
+        &self,
+        message: impl Into<Message>,
+    ) -> impl Future<Output = Result<(), Error>> + Send {
+        // Converting may cost what it will: not under the lock.
+        Sending::new(&self.shared, message.into())
     }
 
     /// Sends a message that is encoded already: see [`WebSocket::send_prepared`].
@@ -381,8 +385,8 @@ impl Receiver {
     /// # Cancel safety
     ///
     /// Cancel safe: a message is taken only when the future is ready.
-    pub async fn recv(&mut self) -> Option<Result<Message, Error>> {
-        poll_fn(|cx| self.poll_recv(cx)).await
+    pub fn recv(&mut self) -> impl Future<Output = Option<Result<Message, Error>>> + Send {
+        poll_fn(|cx| self.poll_recv(cx))
     }
 
     /// Throws away the messages that wait and all that come: see
@@ -585,6 +589,32 @@ impl fmt::Debug for Sender {
 impl fmt::Debug for Receiver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Receiver").field(&self.shared).finish()
+    }
+}
+
+/// The future of [`Sender::send`]: no larger than what it holds, for it lies in the handler's own
+/// future, which every idle connection has.
+struct Sending<'a> {
+    message: Message,
+    waiting: Waiting<'a>,
+}
+
+impl<'a> Sending<'a> {
+    fn new(shared: &'a Shared, message: Message) -> Self {
+        Self {
+            message,
+            waiting: Waiting::new(shared),
+        }
+    }
+}
+
+impl Future for Sending<'_> {
+    type Output = Result<(), Error>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let Self { message, waiting } = self.get_mut();
+        waiting.poll_send(cx, |connection| connection.send_ref(message))
     }
 }
 
