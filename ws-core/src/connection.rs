@@ -34,7 +34,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-use std::{mem, sync::Arc, time::Instant};
+use std::{collections::VecDeque, mem, sync::Arc, time::Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -43,7 +43,7 @@ use crate::{
     Utf8Bytes,
     frame::{MAX_CONTROL_PAYLOAD, OpCode},
     stream::{
-        decoder::{Decoder, Item},
+        decoder::Decoder,
         encoder::Encoder,
         outgoing::Outgoing,
         prepared::{self, PreparedMessage},
@@ -239,9 +239,9 @@ impl Connection {
         if self.decoder.has_appended() {
             self.heartbeat.input();
             match self.decoder.take_appended() {
-                Ok((item, behind)) => {
-                    if let Some(item) = item {
-                        self.on_item(item);
+                Ok((event, behind)) => {
+                    if let Some(event) = event {
+                        self.on_event(event);
                     }
                     self.parse(&behind);
                 }
@@ -507,6 +507,25 @@ impl Connection {
             Some(error) => Err(error),
             None => Ok(None),
         }
+    }
+
+    /// Takes all events that wait at once, in exchange for an empty queue, for a driver that hands
+    /// them on one by one. They count no more in [`inbox_size`](Self::inbox_size).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`poll`](Self::poll), when there are no more events.
+    pub fn take_events(&mut self, events: &mut VecDeque<Event>) -> Result<(), ConnectionError> {
+        self.inbox.take(events);
+        if events.is_empty() && self.has_unparsed() {
+            self.resume();
+            self.inbox.take(events);
+        }
+        if !events.is_empty() {
+            return Ok(());
+        }
+        self.fail_if_broken();
+        self.error().map_or(Ok(()), Err)
     }
 
     /// The bytes to write, as a [`Buf`]. Advance it by what has been written.
@@ -837,7 +856,7 @@ impl Connection {
     fn parse_some(&mut self, input: &mut &[u8]) {
         while !self.is_deaf() && (!self.may_pause() || self.has_room()) {
             match self.decoder.decode(input, self.role, &self.config) {
-                Ok(Some(item)) => self.on_item(item),
+                Ok(Some(event)) => self.on_event(event),
                 Ok(None) => return,
                 Err(error) => return self.reject(error),
             }
@@ -859,26 +878,25 @@ impl Connection {
     }
 
     #[inline]
-    fn on_item(&mut self, item: Item) {
-        match item {
-            Item::Message(message)
-                if self.options.discards || self.end.is_some() && !self.has_room() =>
-            {
-                drop(message);
+    fn on_event(&mut self, event: Event) {
+        if let Event::Message(_) = event {
+            let is_unwanted = self.options.discards || self.end.is_some() && !self.has_room();
+            if !is_unwanted {
+                self.inbox.push(event);
             }
-            Item::Message(message) => self.inbox.push(Event::Message(message)),
-            Item::Ping(payload) => {
-                // Nothing follows our own Close.
-                if self.close_sent().is_none() {
-                    self.queue_pong(&payload);
-                }
-                self.report(Event::Ping(payload));
-            }
-            Item::Pong(payload) => {
-                self.on_pong(&payload);
-                self.report(Event::Pong(payload));
-            }
-            Item::Close(close) => {
+        } else {
+            self.on_control(event);
+        }
+    }
+
+    fn on_control(&mut self, event: Event) {
+        match &event {
+            Event::Message(_) => {}
+            // Nothing follows our own Close.
+            Event::Ping(_) if self.close_sent().is_some() => {}
+            Event::Ping(payload) => self.queue_pong(payload),
+            Event::Pong(payload) => self.on_pong(payload),
+            Event::Close(close) => {
                 // What is left of a message under way is of no use.
                 self.decoder = Decoder::default();
                 let end = self.end.get_or_insert_default();
@@ -888,12 +906,8 @@ impl Connection {
                     // typically echos the status code it received."
                     self.queue_close(close.as_ref().map(|close| close.code().into()));
                 }
-                self.report(Event::Close(close));
             }
         }
-    }
-
-    fn report(&mut self, event: Event) {
         if self.options.control_events && !self.options.discards {
             self.inbox.push(event);
         }
@@ -932,7 +946,7 @@ impl Connection {
     #[cold]
     fn reject(&mut self, error: ProtocolError) {
         self.rare().broken = Some(error);
-        if self.inbox.is_empty() {
+        if self.inbox.cost() == 0 {
             self.fail_if_broken();
         }
     }

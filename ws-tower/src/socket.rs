@@ -4,6 +4,7 @@
 //! it, so any number of tasks may do both at once, and a future that is dropped loses nothing.
 
 use std::{
+    collections::VecDeque,
     fmt,
     future::{Future, poll_fn},
     net::SocketAddr,
@@ -62,13 +63,18 @@ pub struct Sender {
 /// handler it closes the socket.
 pub struct Receiver {
     shared: Arc<Shared>,
+    /// Messages taken from the session at once: one hold of the lock for all that came in a turn.
+    events: VecDeque<Event>,
 }
 
 impl WebSocket {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self {
             sender: Sender::new(Arc::clone(&shared)),
-            receiver: Receiver { shared },
+            receiver: Receiver {
+                shared,
+                events: VecDeque::new(),
+            },
         }
     }
 
@@ -398,56 +404,65 @@ impl Receiver {
             state.nudge()
         };
         wake(session);
+        self.events = VecDeque::new();
     }
 
+    #[inline]
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, Error>>> {
         // A handler shares its session's turns, which are bounded; any other task takes part in
         // tokio's cooperation.
-        let own = cx.waker().data() == Arc::as_ptr(&self.shared).cast();
-        let budget = if own {
-            None
-        } else {
-            Some(ready!(coop::poll_proceed(cx)))
-        };
+        if cx.waker().data() == Arc::as_ptr(&self.shared).cast() {
+            return self.poll_next_message(cx);
+        }
+        let budget = ready!(coop::poll_proceed(cx));
+        let result = self.poll_next_message(cx);
+        if result.is_ready() {
+            budget.made_progress();
+        }
+        result
+    }
+
+    #[inline]
+    fn poll_next_message(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, Error>>> {
+        loop {
+            // A session reports messages only.
+            while let Some(event) = self.events.pop_front() {
+                if let Event::Message(message) = event {
+                    return Poll::Ready(Some(Ok(message)));
+                }
+            }
+            if let Some(end) = ready!(self.poll_take(cx)) {
+                return Poll::Ready(end);
+            }
+        }
+    }
+
+    /// Takes what has come. `None` when that are messages, the end otherwise.
+    fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Option<Option<Result<Message, Error>>>> {
         let (result, session, old) = {
             let mut state = self.shared.lock();
             let was_paused = !state.connection.wants_read();
-            match state.connection.poll() {
-                Ok(Some(Event::Message(message))) => {
-                    // Room again: reading goes on.
-                    let session = if was_paused && state.connection.wants_read() {
-                        state.nudge()
-                    } else {
-                        None
-                    };
-                    (Poll::Ready(Some(Ok(message))), session, None)
-                }
-                Err(_) if !state.error_is_told => {
-                    state.error_is_told = true;
-                    (Poll::Ready(Some(Err(state.cause()))), None, None)
-                }
-                _ if state.has_ended() => (Poll::Ready(None), None, None),
-                _ => {
-                    let keep = state
-                        .receiver
-                        .as_ref()
-                        .is_some_and(|waker| waker.will_wake(cx.waker()));
-                    let old = if keep {
-                        None
-                    } else {
-                        state.receiver.replace(cx.waker().clone())
-                    };
-                    (Poll::Pending, None, old)
-                }
-            }
+            let taken = state.connection.take_events(&mut self.events);
+            // Room again: reading goes on.
+            let session = if was_paused && state.connection.wants_read() {
+                state.nudge()
+            } else {
+                None
+            };
+            let (result, old) = if taken.is_err() && !state.error_is_told {
+                state.error_is_told = true;
+                (Poll::Ready(Some(Some(Err(state.cause())))), None)
+            } else if !self.events.is_empty() {
+                (Poll::Ready(None), None)
+            } else if state.has_ended() {
+                (Poll::Ready(Some(None)), None)
+            } else {
+                (Poll::Pending, state.wait_for_messages(cx.waker()))
+            };
+            (result, session, old)
         };
         drop(old);
         wake(session);
-        if let Some(budget) = budget
-            && result.is_ready()
-        {
-            budget.made_progress();
-        }
         result
     }
 }

@@ -25,6 +25,14 @@ impl Inbox {
         Some(event)
     }
 
+    /// Exchanges the queue for an empty one.
+    #[inline]
+    pub(super) fn take(&mut self, events: &mut VecDeque<Event>) {
+        debug_assert!(events.is_empty());
+        mem::swap(&mut self.events, events);
+        self.cost = 0;
+    }
+
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }

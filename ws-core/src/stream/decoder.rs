@@ -10,7 +10,7 @@ use std::mem;
 use bytes::Bytes;
 
 use crate::{
-    CloseCode, CloseFrame, Config, Message, ProtocolError, Role, Utf8Bytes,
+    CloseCode, CloseFrame, Config, Event, Message, ProtocolError, Role, Utf8Bytes,
     frame::{FrameHeader, OpCode, mask},
     stream::utf8,
 };
@@ -21,15 +21,6 @@ const READ_IN_PLACE: usize = 16 << 10;
 
 /// The room offered for a read into the message.
 const READ_STEP: usize = 64 << 10;
-
-/// What one or several frames amount to.
-#[derive(Debug)]
-pub(crate) enum Item {
-    Message(Message),
-    Ping(Bytes),
-    Pong(Bytes),
-    Close(Option<CloseFrame>),
-}
 
 #[derive(Debug, Default)]
 pub(crate) struct Decoder {
@@ -78,7 +69,7 @@ pub(crate) enum Kind {
 }
 
 impl Decoder {
-    /// Takes bytes from the front of `input` until an item is complete. `None`: all of `input`
+    /// Takes bytes from the front of `input` until an event is complete. `None`: all of `input`
     /// has been taken, and more is needed.
     #[inline]
     pub(crate) fn decode(
@@ -86,13 +77,13 @@ impl Decoder {
         input: &mut &[u8],
         role: Role,
         limits: &Config,
-    ) -> Result<Option<Item>, ProtocolError> {
+    ) -> Result<Option<Event>, ProtocolError> {
         if self.progress.is_none() {
             if input.is_empty() {
                 return Ok(None);
             }
-            if let Some(item) = whole_message(input, role, limits)? {
-                return Ok(Some(item));
+            if let Some(event) = whole_message(input, role, limits)? {
+                return Ok(Some(event));
             }
         }
         self.decode_in_part(input, role, limits)
@@ -104,13 +95,13 @@ impl Decoder {
         input: &mut &[u8],
         role: Role,
         limits: &Config,
-    ) -> Result<Option<Item>, ProtocolError> {
+    ) -> Result<Option<Event>, ProtocolError> {
         let progress = self.progress.get_or_insert_default();
-        let item = progress.decode(input, role, limits)?;
+        let event = progress.decode(input, role, limits)?;
         if progress.is_nothing() {
             self.progress = None;
         }
-        Ok(item)
+        Ok(event)
     }
 
     /// The buffer of the message under way, with room at its end, when so much of a frame is
@@ -141,8 +132,8 @@ impl Decoder {
     }
 
     /// Takes what was appended to the lent buffer, and returns what lay behind the end of the
-    /// frame beside the item.
-    pub(crate) fn take_appended(&mut self) -> Result<(Option<Item>, Vec<u8>), ProtocolError> {
+    /// frame beside the event.
+    pub(crate) fn take_appended(&mut self) -> Result<(Option<Event>, Vec<u8>), ProtocolError> {
         let Some(progress) = &mut self.progress else {
             return Ok((None, Vec::new()));
         };
@@ -157,11 +148,11 @@ impl Decoder {
         } else {
             Vec::new()
         };
-        let item = progress.data_payload(frame)?;
+        let event = progress.data_payload(frame)?;
         if progress.is_nothing() {
             self.progress = None;
         }
-        Ok((item, behind))
+        Ok((event, behind))
     }
 
     /// Takes the lent buffer back.
@@ -173,14 +164,14 @@ impl Decoder {
     }
 }
 
-/// The item at the front of `input` if it is a whole message in one frame that is all there.
+/// The event at the front of `input` if it is a whole message in one frame that is all there.
 /// Nothing is taken otherwise, and errors are the same as byte by byte.
 #[inline]
 fn whole_message(
     input: &mut &[u8],
     role: Role,
     limits: &Config,
-) -> Result<Option<Item>, ProtocolError> {
+) -> Result<Option<Event>, ProtocolError> {
     let Some((header, header_len)) = FrameHeader::parse(input)? else {
         return Ok(None);
     };
@@ -208,7 +199,7 @@ fn whole_message(
         Kind::Text => Message::Text(Utf8Bytes::from_validated(message.into())),
         Kind::Binary => Message::Binary(message.into()),
     };
-    Ok(Some(Item::Message(message)))
+    Ok(Some(Event::Message(message)))
 }
 
 /// Judges a header by the role and by the limits, before any of its payload is taken. Returns the
@@ -256,7 +247,7 @@ impl Progress {
         input: &mut &[u8],
         role: Role,
         limits: &Config,
-    ) -> Result<Option<Item>, ProtocolError> {
+    ) -> Result<Option<Event>, ProtocolError> {
         loop {
             let frame = match self.frame.take() {
                 Some(frame) => frame,
@@ -269,7 +260,7 @@ impl Progress {
                 .split_at_checked(frame.missing)
                 .unwrap_or((*input, &[]));
             *input = rest;
-            let item = if frame.opcode.is_control() {
+            let event = if frame.opcode.is_control() {
                 self.control_payload(frame, chunk)?
             } else {
                 self.grow(chunk.len(), frame, limits);
@@ -277,8 +268,8 @@ impl Progress {
                 self.data_payload(frame)?
             };
             // An unfinished frame is still there; then the input has run out.
-            if item.is_some() || self.frame.is_some() {
-                return Ok(item);
+            if event.is_some() || self.frame.is_some() {
+                return Ok(event);
             }
         }
     }
@@ -374,7 +365,7 @@ impl Progress {
 
     /// Unmasks, validates and accounts for what was appended to the message.
     #[inline]
-    fn data_payload(&mut self, mut frame: Frame) -> Result<Option<Item>, ProtocolError> {
+    fn data_payload(&mut self, mut frame: Frame) -> Result<Option<Event>, ProtocolError> {
         let appended = self.message.get_mut(self.taken..).unwrap_or_default();
         if let Some(key) = frame.key {
             mask::apply(appended, key, frame.done);
@@ -395,7 +386,7 @@ impl Progress {
         let payload = Bytes::from(mem::take(&mut self.message));
         let valid = mem::take(&mut self.valid);
         self.taken = 0;
-        Ok(Some(Item::Message(match self.kind.take() {
+        Ok(Some(Event::Message(match self.kind.take() {
             // The last character must be whole, however the message was cut.
             Some(Kind::Text) if valid != payload.len() => return Err(ProtocolError::InvalidUtf8),
             Some(Kind::Text) => Message::Text(Utf8Bytes::from_validated(payload)),
@@ -408,7 +399,7 @@ impl Progress {
         &mut self,
         mut frame: Frame,
         chunk: &[u8],
-    ) -> Result<Option<Item>, ProtocolError> {
+    ) -> Result<Option<Event>, ProtocolError> {
         self.control.extend_from_slice(chunk);
         frame.missing -= chunk.len();
         if frame.missing > 0 {
@@ -420,9 +411,9 @@ impl Progress {
         }
         let payload = mem::take(&mut self.control);
         Ok(Some(match frame.opcode {
-            OpCode::Close => Item::Close(close_frame(&payload)?),
-            OpCode::Ping => Item::Ping(payload.into()),
-            _ => Item::Pong(payload.into()),
+            OpCode::Close => Event::Close(close_frame(&payload)?),
+            OpCode::Ping => Event::Ping(payload.into()),
+            _ => Event::Pong(payload.into()),
         }))
     }
 }

@@ -233,6 +233,14 @@ impl State {
         let _ = self.connection.close(CloseFrame::from(code));
     }
 
+    /// Remembers whoever waits in `recv`. Returns the waker that is no longer needed.
+    pub(crate) fn wait_for_messages(&mut self, waker: &Waker) -> Option<Waker> {
+        match &self.receiver {
+            Some(receiver) if receiver.will_wake(waker) => None,
+            _ => self.receiver.replace(waker.clone()),
+        }
+    }
+
     /// Reading or writing failed: the end, as if the stream had ended.
     pub(crate) fn fail(&mut self, error: io::Error) {
         // A peer that ends the stream its own way after both Closes has done nothing wrong.
