@@ -44,9 +44,8 @@ pub trait Listener: Send + 'static {
     /// # Cancel safety
     ///
     /// It must be cancel safe: no connection may be lost when the future is dropped.
-    fn accept(
-        &mut self,
-    ) -> impl Future<Output = io::Result<(Self::Io, Option<SocketAddr>)>> + Send;
+    fn accept(&mut self)
+    -> impl Future<Output = io::Result<(Self::Io, Option<SocketAddr>)>> + Send;
 }
 
 /// Connections get `TCP_NODELAY`: a small frame is not held back until the one before it has been

@@ -226,9 +226,7 @@ where
         let sockets = tracker.shutdown(deadline);
         drop(stopping);
         stop.send_replace(());
-        let requests = async {
-            while connections.join_next().await.is_some() {}
-        };
+        let requests = async { while connections.join_next().await.is_some() {} };
         let (shutdown, _) = tokio::join!(sockets, tokio::time::timeout(deadline, requests));
         connections.abort_all();
         Ok(shutdown)
