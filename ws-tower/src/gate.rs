@@ -24,7 +24,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::{Request, Response};
+use http::{Extensions, Request, Response};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -68,19 +68,22 @@ impl Gate {
     /// Marks a request that asks for a WebSocket, unless a gate further out has done so. Returns
     /// whether the response to this request has to be [released](Self::release) here.
     pub fn admit<B>(&self, request: &mut Request<B>) -> bool {
-        if opening_of(
+        let opening = opening_of(
             request.method(),
             request.version(),
             request.headers(),
             request.extensions(),
-        )
-        .is_none()
-            || request.extensions().get::<Self>().is_some()
-        {
-            return false;
+        );
+        opening.is_some() && self.mark(request.extensions_mut())
+    }
+
+    /// Marks a request that is known to ask for a WebSocket.
+    pub(crate) fn mark(&self, extensions: &mut Extensions) -> bool {
+        let is_outermost = extensions.get::<Self>().is_none();
+        if is_outermost {
+            extensions.insert(self.clone());
         }
-        request.extensions_mut().insert(self.clone());
-        true
+        is_outermost
     }
 
     /// Starts the session whose acceptance this response is. Call it last: nothing may change

@@ -334,3 +334,6 @@ impl<M> fmt::Debug for WebSocketLayer<M> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

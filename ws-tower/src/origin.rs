@@ -44,7 +44,8 @@ use http::{
 #[derive(Clone)]
 pub struct OriginPolicy {
     base: Base,
-    allowed: Vec<Origin>,
+    // Shared: the policy is cloned for each request.
+    allowed: Arc<Vec<Origin>>,
 }
 
 #[derive(Clone)]
@@ -92,7 +93,7 @@ impl OriginPolicy {
     /// It is not an origin: there is a path, for instance, or no scheme.
     pub fn allow(mut self, origin: &str) -> Result<Self, InvalidOrigin> {
         let parsed = Origin::parse(origin).ok_or_else(|| InvalidOrigin(origin.to_owned()))?;
-        self.allowed.push(parsed);
+        Arc::make_mut(&mut self.allowed).push(parsed);
         Ok(self)
     }
 
@@ -113,7 +114,7 @@ impl OriginPolicy {
     fn new(base: Base) -> Self {
         Self {
             base,
-            allowed: Vec::new(),
+            allowed: Arc::default(),
         }
     }
 }

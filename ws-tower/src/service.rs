@@ -99,7 +99,8 @@ where
         ) else {
             return ResponseFuture::inner(self.inner.call(request), self.make_body.clone(), None);
         };
-        let gate = self.gate.admit(&mut request).then(|| self.gate.clone());
+        let is_outermost = self.gate.mark(request.extensions_mut());
+        let gate = is_outermost.then(|| self.gate.clone());
         let (mut parts, body) = request.into_parts();
         let settings = Arc::clone(&self.settings);
         let path = parts.uri.clone();
@@ -146,8 +147,8 @@ enum Answer {
 
 impl Routed {
     fn answer(mut self, settings: &Arc<Settings>) -> Answer {
-        if let Err(rejection) = self.upgrade.check() {
-            return Answer::Now(refuse(&rejection, self.request.uri().path()));
+        if let Err(refusal) = self.upgrade.check() {
+            return Answer::Now(*refusal);
         }
         let guards = || settings.guards.iter().chain(&self.route.guards);
         if guards().any(|guard| matches!(guard, Guard::Async(_))) {
@@ -255,9 +256,4 @@ impl<M> fmt::Debug for NotFound<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NotFound").finish_non_exhaustive()
     }
-}
-
-fn refuse(rejection: &Rejection, path: &str) -> Response<String> {
-    tracing::debug!(path, "websocket refused: {rejection}");
-    rejection.to_response()
 }

@@ -85,37 +85,27 @@ impl Tracker {
         let (sessions, ended) = {
             let mut state = self.lock();
             state.is_draining = true;
-            let sessions: Vec<_> = state
-                .sessions
-                .iter()
-                .map(|(_, it)| Arc::clone(it))
-                .collect();
-            (sessions, state.ended)
+            (state.all(), state.ended)
         };
         let goodbye = goodbye();
         for session in sessions {
             session.go_away(&goodbye);
         }
         let in_time = timeout(deadline, self.empty()).await.is_ok();
-        let (left, ended) = {
+        let (left, closed) = {
             let state = self.lock();
-            let left: Vec<_> = state
-                .sessions
-                .iter()
-                .map(|(_, it)| Arc::clone(it))
-                .collect();
+            let left = if in_time { Vec::new() } else { state.all() };
             (left, state.ended.wrapping_sub(ended))
         };
-        if !in_time {
-            for session in &left {
-                session.cut();
-            }
+        for session in &left {
+            session.cut();
+        }
+        let cut = left.len();
+        drop(left);
+        if cut > 0 {
             let _ = timeout(LAST_ORDERS, self.empty()).await;
         }
-        Shutdown {
-            closed: ended,
-            cut: left.len(),
-        }
+        Shutdown { closed, cut }
     }
 
     /// Takes a session in. While draining it is told to go at once.
@@ -182,6 +172,12 @@ struct State {
     /// How many have ended so far; it wraps.
     ended: usize,
     sessions: Slab<Arc<Shared>>,
+}
+
+impl State {
+    fn all(&self) -> Vec<Arc<Shared>> {
+        self.sessions.iter().map(|(_, it)| Arc::clone(it)).collect()
+    }
 }
 
 /// A session's place in a tracker: 16 bytes here, 16 there.

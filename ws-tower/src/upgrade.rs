@@ -266,7 +266,6 @@ impl WebSocketUpgrade {
     {
         let response = self
             .check()
-            .map_err(|rejection| Box::new(rejection.to_response()))
             .and_then(|()| self.complete(start_once(handler)));
         DefaultBody.make(response.unwrap_or_else(|refusal| *refusal))
     }
@@ -281,10 +280,7 @@ impl WebSocketUpgrade {
     ///
     /// Do not wait for messages before the response is returned: none can come.
     pub fn accept<B: Default + 'static>(self) -> (Response<B>, WebSocket) {
-        let accepted = self
-            .check()
-            .map_err(|rejection| Box::new(rejection.to_response()))
-            .and_then(|()| self.take(Handler::Done));
+        let accepted = self.check().and_then(|()| self.take(Handler::Done));
         let (response, shared) = match accepted {
             Ok((mut response, pending)) => {
                 let shared = pending.shared();
@@ -308,27 +304,27 @@ impl WebSocketUpgrade {
     }
 
     /// What can be told before the application is asked.
-    pub(crate) fn check(&self) -> Result<(), Rejection> {
+    pub(crate) fn check(&self) -> Result<(), Refused> {
         if self.is_draining() {
-            return Err(Rejection::Draining);
+            return Err(self.refuse(&Rejection::Draining));
         }
         if let Err(rejection) = &self.request.offer {
-            return Err(rejection.clone());
+            return Err(self.refuse(rejection));
         }
+        let sides = &self.request.sides;
         let same_origin = OriginPolicy::same_origin();
         let (policy, setting) = match &self.options.origins {
             Some((policy, setting)) => (policy, *setting),
             None => (&same_origin, "WebSocketUpgrade::origins"),
         };
-        if self.request.sides.pass(policy) {
+        if sides.pass(policy) {
             return Ok(());
         }
-        let text = |side: &str| side.to_owned();
-        Err(Rejection::OriginNotAllowed {
-            origin: text(self.request.sides.origin.as_deref().unwrap_or_default()),
-            authority: text(&self.request.sides.authority),
+        Err(self.refuse(&Rejection::OriginNotAllowed {
+            origin: sides.origin.as_deref().unwrap_or_default().to_owned(),
+            authority: (*sides.authority).to_owned(),
             setting,
-        })
+        }))
     }
 
     /// Takes the WebSocket, for a handler.
@@ -340,9 +336,9 @@ impl WebSocketUpgrade {
     }
 
     fn take(&self, handler: Handler) -> Result<(Response<String>, Pending), Refused> {
-        let refuse = |rejection: Rejection| Box::new(rejection.to_response());
+        let refuse = |rejection: Rejection| self.refuse(&rejection);
         let offer = self.request.offer.as_ref();
-        let offer = offer.map_err(|rejection| refuse(rejection.clone()))?;
+        let offer = offer.map_err(|rejection| self.refuse(rejection))?;
         // Guards may have taken their time.
         if self.is_draining() {
             return Err(refuse(Rejection::Draining));
@@ -369,9 +365,7 @@ impl WebSocketUpgrade {
             return Err(Box::new(response));
         };
         let Some(source) = promise.into_source() else {
-            let rejection = Rejection::UpgradeUnavailable;
-            tracing::error!(path = &*self.request.path, "websocket refused: {rejection}");
-            return Err(refuse(rejection));
+            return Err(refuse(Rejection::UpgradeUnavailable));
         };
 
         let mut response = accepted.map(|()| String::new());
@@ -391,6 +385,17 @@ impl WebSocketUpgrade {
         let pending = Pending::new(shared, opening, source, tracker)
             .with_on_closed(self.options.on_closed.clone());
         Ok((response, pending))
+    }
+
+    fn refuse(&self, rejection: &Rejection) -> Refused {
+        let path = self.path();
+        if *rejection == Rejection::UpgradeUnavailable {
+            // The program is at fault, and no request will ever succeed.
+            tracing::error!(path, "websocket refused: {rejection}");
+        } else {
+            tracing::debug!(path, "websocket refused: {rejection}");
+        }
+        Box::new(rejection.to_response())
     }
 
     fn is_draining(&self) -> bool {
