@@ -202,3 +202,6 @@ where
         Poll::Ready(result)
     }
 }
+
+#[cfg(test)]
+mod tests;

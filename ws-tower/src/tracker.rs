@@ -212,3 +212,6 @@ const LAST_ORDERS: Duration = Duration::from_millis(100);
 fn goodbye() -> CloseFrame {
     CloseFrame::truncated(CloseCode::GOING_AWAY, "server is shutting down")
 }
+
+#[cfg(test)]
+mod tests;

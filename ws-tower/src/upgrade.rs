@@ -571,3 +571,6 @@ fn internal_error(text: &str) -> Response<String> {
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
+
+#[cfg(test)]
+mod tests;

@@ -257,3 +257,6 @@ impl Future for Launch {
         }
     }
 }
+
+#[cfg(test)]
+pub(super) const LAUNCH_SIZE: usize = size_of::<Launch>();
