@@ -34,7 +34,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-use std::{mem, sync::Arc, time::Instant};
+use std::{collections::VecDeque, mem, sync::Arc, time::Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -43,7 +43,7 @@ use crate::{
     Utf8Bytes,
     frame::{MAX_CONTROL_PAYLOAD, OpCode},
     stream::{
-        decoder::{Decoder, Item},
+        decoder::Decoder,
         encoder::Encoder,
         outgoing::Outgoing,
         prepared::{self, PreparedMessage},
@@ -54,12 +54,14 @@ mod deadline;
 mod fragments;
 mod heartbeat;
 mod inbox;
+mod scratch;
 mod transmit;
 
 use deadline::after;
 pub use fragments::Fragments;
 use heartbeat::{Heartbeat, Tick};
 use inbox::Inbox;
+pub use scratch::Scratch;
 pub use transmit::Transmit;
 
 /// What a message in a queue counts beyond its payload, in bytes: an empty message is not free.
@@ -97,8 +99,6 @@ pub struct Connection {
     decoder: Decoder,
     encoder: Encoder,
     inbox: Inbox,
-    /// Input that waits for room in the inbox.
-    unparsed: BytesMut,
     outgoing: Outgoing,
     /// What the messages in `outgoing` count, and those of the batch before them.
     outgoing_cost: usize,
@@ -107,14 +107,10 @@ pub struct Connection {
     batch_cost: usize,
     /// Whether the probe is in the batch.
     batch_probe: bool,
-    /// Pongs that wait, encoded: at most [`MAX_PONGS`] and one more.
-    pongs: Vec<u8>,
     probe: Probe,
     heartbeat: Heartbeat,
-    write_due: Option<Instant>,
-    close_due: Option<Instant>,
-    /// What the peer broke, while events before that wait for the application.
-    broken: Option<ProtocolError>,
+    /// What an idle connection has not, in a box that it has not either.
+    rare: Option<Box<Rare>>,
     /// How it ended; `None` while it is open.
     end: Option<Box<End>>,
     /// Whether a message sent in fragments is under way.
@@ -141,6 +137,29 @@ struct Probe {
     answered: u32,
 }
 
+/// What a connection has for a while only.
+#[derive(Debug, Default)]
+struct Rare {
+    /// Input that waits for room in the inbox.
+    unparsed: BytesMut,
+    /// Pongs that wait, encoded: at most [`MAX_PONGS`] and one more.
+    pongs: Vec<u8>,
+    /// What the peer broke, while events before that wait for the application.
+    broken: Option<ProtocolError>,
+    write_due: Option<Instant>,
+    close_due: Option<Instant>,
+}
+
+impl Rare {
+    fn is_empty(&self) -> bool {
+        self.unparsed.is_empty()
+            && self.pongs.is_empty()
+            && self.broken.is_none()
+            && self.write_due.is_none()
+            && self.close_due.is_none()
+    }
+}
+
 #[derive(Debug, Default)]
 struct End {
     sent: Option<Close>,
@@ -162,18 +181,14 @@ impl Connection {
             decoder: Decoder::default(),
             encoder: Encoder::new(role),
             inbox: Inbox::default(),
-            unparsed: BytesMut::new(),
             outgoing: Outgoing::default(),
             outgoing_cost: 0,
             batch: 0,
             batch_cost: 0,
             batch_probe: false,
-            pongs: Vec::new(),
             probe: Probe::default(),
             heartbeat: Heartbeat::new(),
-            write_due: None,
-            close_due: None,
-            broken: None,
+            rare: None,
             end: None,
             unfinished: false,
             options: Options {
@@ -224,9 +239,9 @@ impl Connection {
         if self.decoder.has_appended() {
             self.heartbeat.input();
             match self.decoder.take_appended() {
-                Ok((item, behind)) => {
-                    if let Some(item) = item {
-                        self.on_item(item);
+                Ok((event, behind)) => {
+                    if let Some(event) = event {
+                        self.on_event(event);
                     }
                     self.parse(&behind);
                 }
@@ -245,7 +260,7 @@ impl Connection {
     /// [`receive`](Self::receive) with nothing. More than the message may be appended. `None`:
     /// no frame misses so many bytes that this would pay; read elsewhere and call `receive`.
     pub fn read_buf(&mut self) -> Option<&mut Vec<u8>> {
-        if self.is_deaf() || !self.unparsed.is_empty() {
+        if self.is_deaf() || self.has_unparsed() {
             return None;
         }
         self.decoder.read_buf()
@@ -287,15 +302,16 @@ impl Connection {
     ///
     /// Calling it too early or too often does no harm.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if self.write_due.is_some_and(|due| now >= due) {
-            self.write_due = None;
+        let (write_due, close_due) = self.dues();
+        if write_due.is_some_and(|due| now >= due) {
+            self.rare().write_due = None;
             if self.wants_write() {
                 self.fail(ConnectionError::WriteTimeout);
                 self.finish();
             }
         }
-        if self.close_due.is_some_and(|due| now >= due) {
-            self.close_due = None;
+        if close_due.is_some_and(|due| now >= due) {
+            self.rare().close_due = None;
             let waiting = self.is_waiting_for_the_end();
             self.fail_if_broken();
             if waiting {
@@ -480,7 +496,7 @@ impl Connection {
         if let Some(event) = self.inbox.pop() {
             return Ok(Some(event));
         }
-        if !self.unparsed.is_empty() {
+        if self.has_unparsed() {
             self.resume();
             if let Some(event) = self.inbox.pop() {
                 return Ok(Some(event));
@@ -491,6 +507,25 @@ impl Connection {
             Some(error) => Err(error),
             None => Ok(None),
         }
+    }
+
+    /// Takes all events that wait at once, in exchange for an empty queue, for a driver that hands
+    /// them on one by one. They count no more in [`inbox_size`](Self::inbox_size).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`poll`](Self::poll), when there are no more events.
+    pub fn take_events(&mut self, events: &mut VecDeque<Event>) -> Result<(), ConnectionError> {
+        self.inbox.take(events);
+        if events.is_empty() && self.has_unparsed() {
+            self.resume();
+            self.inbox.take(events);
+        }
+        if !events.is_empty() {
+            return Ok(());
+        }
+        self.fail_if_broken();
+        self.error().map_or(Ok(()), Err)
     }
 
     /// The bytes to write, as a [`Buf`]. Advance it by what has been written.
@@ -521,7 +556,9 @@ impl Connection {
         if count == 0 {
             return;
         }
-        self.write_due = None;
+        if let Some(rare) = &mut self.rare {
+            rare.write_due = None;
+        }
         self.heartbeat.restart();
         self.batch = self.batch.saturating_sub(count);
         if self.batch == 0 {
@@ -532,20 +569,27 @@ impl Connection {
         }
     }
 
-    /// Gives the connection an empty buffer to encode into, if it has none: see
-    /// [`Outgoing::reclaim`].
-    pub fn lend_buffer(&mut self, buffer: &mut Vec<u8>) {
-        self.outgoing.lend(buffer);
+    /// Gives the connection the room of `scratch` to work in, where it has none of its own.
+    ///
+    /// A driver of many connections lends each the same room in turn, and takes it back with
+    /// [`release`](Self::release): then queues allocate nothing while it works, and an idle
+    /// connection owns none.
+    #[inline]
+    pub fn lend(&mut self, scratch: &mut Scratch) {
+        self.inbox.lend(&mut scratch.events);
+        self.outgoing.lend(&mut scratch.bytes);
     }
 
-    /// Takes back an unused buffer, and frees what an idle connection does not need.
-    pub fn release(&mut self) -> Option<Vec<u8>> {
-        self.inbox.release();
-        self.decoder.release();
-        if self.unparsed.is_empty() {
-            self.unparsed = BytesMut::new();
+    /// Frees what an idle connection does not need, into `scratch` if it has none.
+    #[inline]
+    pub fn release(&mut self, scratch: &mut Scratch) {
+        self.inbox.release(&mut scratch.events);
+        self.outgoing.release(scratch);
+        if let Some(rare) = &self.rare
+            && rare.is_empty()
+        {
+            self.rare = None;
         }
-        self.outgoing.reclaim()
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) should be called; `None` for no time.
@@ -557,13 +601,19 @@ impl Connection {
             return None;
         }
         if !self.wants_write() {
-            self.write_due = None;
+            if let Some(rare) = &mut self.rare {
+                rare.write_due = None;
+            }
         } else if let Some(timeout) = self.config.write_timeout {
-            self.write_due.get_or_insert(after(now, timeout));
+            self.rare()
+                .write_due
+                .get_or_insert_with(|| after(now, timeout));
         }
-        if self.broken.is_some() || self.is_waiting_for_the_end() {
+        if self.is_broken() || self.is_waiting_for_the_end() {
             let timeout = self.config.close_timeout;
-            self.close_due.get_or_insert(after(now, timeout));
+            self.rare()
+                .close_due
+                .get_or_insert_with(|| after(now, timeout));
         }
         let heartbeat = match self.config.keepalive_interval {
             Some(interval) if self.end.is_none() => {
@@ -573,7 +623,8 @@ impl Connection {
             }
             _ => None,
         };
-        [self.write_due, self.close_due, heartbeat]
+        let (write_due, close_due) = self.dues();
+        [write_due, close_due, heartbeat]
             .into_iter()
             .flatten()
             .min()
@@ -583,17 +634,16 @@ impl Connection {
     /// remembers the earliest deadline need not read a clock otherwise.
     #[inline]
     pub fn wants_clock(&self) -> bool {
+        let (write_due, close_due) = self.dues();
+        let writing = write_due.is_none() && self.wants_write();
         if self.end.is_some() {
             return !self.is_done()
-                && (self.write_due.is_none() && self.wants_write()
-                    || self.close_due.is_none() && self.is_waiting_for_the_end());
+                && (writing || close_due.is_none() && self.is_waiting_for_the_end());
         }
-        (self.broken.is_some() && self.close_due.is_none())
+        (self.is_broken() && close_due.is_none())
             || (self.config.keepalive_interval.is_some()
                 && self.heartbeat.wants_clock(!self.wants_read()))
-            || (self.write_due.is_none()
-                && self.config.write_timeout.is_some()
-                && self.wants_write())
+            || (writing && self.config.write_timeout.is_some())
     }
 
     // Facts.
@@ -629,7 +679,7 @@ impl Connection {
         match &self.end {
             Some(end) if end.eof || end.done => false,
             Some(end) if end.received.is_some() || end.error.is_some() => true,
-            _ => !self.may_pause() || self.unparsed.is_empty() && self.has_room(),
+            _ => !self.may_pause() || !self.has_unparsed() && self.has_room(),
         }
     }
 
@@ -656,10 +706,7 @@ impl Connection {
 
     /// Whether an event or an error waits for [`poll`](Self::poll).
     pub fn has_events(&self) -> bool {
-        !self.inbox.is_empty()
-            || !self.unparsed.is_empty()
-            || self.broken.is_some()
-            || self.error().is_some()
+        !self.inbox.is_empty() || self.has_unparsed() || self.is_broken() || self.error().is_some()
     }
 
     /// The number of the newest [`probe`](Self::probe) that the peer has answered.
@@ -705,9 +752,33 @@ impl Connection {
 
     // Helpers.
 
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    #[inline]
+    fn has_unparsed(&self) -> bool {
+        self.rare
+            .as_ref()
+            .is_some_and(|rare| !rare.unparsed.is_empty())
+    }
+
+    #[inline]
+    fn is_broken(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.broken.is_some())
+    }
+
+    /// When the write and the closing handshake are given up.
+    #[inline]
+    fn dues(&self) -> (Option<Instant>, Option<Instant>) {
+        self.rare
+            .as_ref()
+            .map_or((None, None), |rare| (rare.write_due, rare.close_due))
+    }
+
     /// Whether input no longer matters.
     fn is_deaf(&self) -> bool {
-        self.broken.is_some()
+        self.is_broken()
             || self
                 .end
                 .as_ref()
@@ -773,11 +844,11 @@ impl Connection {
 
     /// Parses what came, or keeps it while the inbox is full.
     fn parse(&mut self, mut input: &[u8]) {
-        if self.unparsed.is_empty() {
+        if !self.has_unparsed() {
             self.parse_some(&mut input);
         }
         if !input.is_empty() && !self.is_deaf() {
-            self.unparsed.extend_from_slice(input);
+            self.rare().unparsed.extend_from_slice(input);
         }
     }
 
@@ -785,7 +856,7 @@ impl Connection {
     fn parse_some(&mut self, input: &mut &[u8]) {
         while !self.is_deaf() && (!self.may_pause() || self.has_room()) {
             match self.decoder.decode(input, self.role, &self.config) {
-                Ok(Some(item)) => self.on_item(item),
+                Ok(Some(event)) => self.on_event(event),
                 Ok(None) => return,
                 Err(error) => return self.reject(error),
             }
@@ -794,38 +865,38 @@ impl Connection {
 
     /// Goes on with kept input, once the inbox is empty.
     fn resume(&mut self) {
-        let mut unparsed = mem::take(&mut self.unparsed);
+        let Some(rare) = &mut self.rare else { return };
+        let mut unparsed = mem::take(&mut rare.unparsed);
         let mut rest = &*unparsed;
         self.parse_some(&mut rest);
         let parsed = unparsed.len() - rest.len();
         if parsed < unparsed.len() && !self.is_deaf() {
             unparsed.advance(parsed);
-            self.unparsed = unparsed;
+            self.rare().unparsed = unparsed;
         }
         self.heartbeat.restart();
     }
 
     #[inline]
-    fn on_item(&mut self, item: Item) {
-        match item {
-            Item::Message(message)
-                if self.options.discards || self.end.is_some() && !self.has_room() =>
-            {
-                drop(message);
+    fn on_event(&mut self, event: Event) {
+        if let Event::Message(_) = event {
+            let is_unwanted = self.options.discards || self.end.is_some() && !self.has_room();
+            if !is_unwanted {
+                self.inbox.push(event);
             }
-            Item::Message(message) => self.inbox.push(Event::Message(message)),
-            Item::Ping(payload) => {
-                // Nothing follows our own Close.
-                if self.close_sent().is_none() {
-                    self.queue_pong(&payload);
-                }
-                self.report(Event::Ping(payload));
-            }
-            Item::Pong(payload) => {
-                self.on_pong(&payload);
-                self.report(Event::Pong(payload));
-            }
-            Item::Close(close) => {
+        } else {
+            self.on_control(event);
+        }
+    }
+
+    fn on_control(&mut self, event: Event) {
+        match &event {
+            Event::Message(_) => {}
+            // Nothing follows our own Close.
+            Event::Ping(_) if self.close_sent().is_some() => {}
+            Event::Ping(payload) => self.queue_pong(payload),
+            Event::Pong(payload) => self.on_pong(payload),
+            Event::Close(close) => {
                 // What is left of a message under way is of no use.
                 self.decoder = Decoder::default();
                 let end = self.end.get_or_insert_default();
@@ -835,26 +906,23 @@ impl Connection {
                     // typically echos the status code it received."
                     self.queue_close(close.as_ref().map(|close| close.code().into()));
                 }
-                self.report(Event::Close(close));
             }
         }
-    }
-
-    fn report(&mut self, event: Event) {
         if self.options.control_events && !self.options.discards {
             self.inbox.push(event);
         }
     }
 
     fn queue_pong(&mut self, payload: &[u8]) {
-        if self.pongs.len() + payload.len() > MAX_PONGS {
+        let encoder = self.encoder;
+        let pongs = &mut self.rare().pongs;
+        if pongs.len() + payload.len() > MAX_PONGS {
             // RFC 6455 §5.5.3: "If an endpoint receives a Ping frame and has not yet sent Pong
             // frame(s) in response to previous Ping frame(s), the endpoint MAY elect to send a
             // Pong frame for only the most recently processed Ping frame."
-            self.pongs.clear();
+            pongs.clear();
         }
-        self.encoder
-            .frame(&mut self.pongs, OpCode::Pong, true, payload);
+        encoder.frame(pongs, OpCode::Pong, true, payload);
     }
 
     fn on_pong(&mut self, payload: &[u8]) {
@@ -877,15 +945,17 @@ impl Connection {
     /// Takes the news that the peer broke the protocol. Events before that are taken first.
     #[cold]
     fn reject(&mut self, error: ProtocolError) {
-        self.broken = Some(error);
-        if self.inbox.is_empty() {
+        self.rare().broken = Some(error);
+        if self.inbox.cost() == 0 {
             self.fail_if_broken();
         }
     }
 
     #[inline]
     fn fail_if_broken(&mut self) {
-        if let Some(error) = self.broken.take() {
+        if let Some(rare) = &mut self.rare
+            && let Some(error) = rare.broken.take()
+        {
             self.fail(error.into());
         }
     }
@@ -898,7 +968,9 @@ impl Connection {
             return;
         }
         end.error = Some(error);
-        self.close_due = None;
+        if let Some(rare) = &mut self.rare {
+            rare.close_due = None;
+        }
         self.decoder = Decoder::default();
         if end.sent.is_some() {
             return;
@@ -920,7 +992,11 @@ impl Connection {
     /// Whether a pong or a probe waits.
     #[inline]
     fn has_control(&self) -> bool {
-        !self.pongs.is_empty() || self.probe.queued
+        self.probe.queued
+            || self
+                .rare
+                .as_ref()
+                .is_some_and(|rare| !rare.pongs.is_empty())
     }
 
     /// Makes a batch of what is queued, control frames first, unless one is under way.
@@ -937,7 +1013,8 @@ impl Connection {
     }
 
     fn seal_control(&mut self) {
-        let mut control = mem::take(&mut self.pongs);
+        let rare = self.rare.as_mut();
+        let mut control = rare.map_or_else(Vec::new, |rare| mem::take(&mut rare.pongs));
         let probe = mem::take(&mut self.probe.queued);
         if probe {
             let number = self.probe.newest.to_be_bytes();

@@ -18,7 +18,7 @@ use std::{
 
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
-use ws_core::{Connection, Outgoing};
+use ws_core::Connection;
 
 use crate::{BoxError, Closed, Error, WebSocket};
 
@@ -28,6 +28,7 @@ pub(crate) mod state;
 mod tests;
 mod timer;
 
+use driver::Unfinished;
 use state::{About, Handler, Shared};
 use timer::Timer;
 
@@ -79,11 +80,8 @@ pin_project! {
         shared: Arc<Shared>,
         #[pin]
         timer: Timer,
-        // The batch that is being written.
-        out: Outgoing,
-        // The buffer of a large message under way, or none.
-        reading: Vec<u8>,
-        closed: Option<Closed>,
+        // What could not be written or read at once, or nothing.
+        unfinished: Option<Box<Unfinished>>,
         on_closed: Option<OnClosed>,
         // The engine has not been asked for its next deadline since the timer was made or fired.
         timer_is_stale: bool,
@@ -140,9 +138,7 @@ impl<Io, H> Session<Io, H> {
             handler,
             shared,
             timer: Timer::default(),
-            out: Outgoing::default(),
-            reading: Vec::new(),
-            closed: None,
+            unfinished: None,
             on_closed: None,
             timer_is_stale: true,
             needs_flush: false,

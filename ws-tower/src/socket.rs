@@ -4,8 +4,9 @@
 //! it, so any number of tasks may do both at once, and a future that is dropped loses nothing.
 
 use std::{
+    collections::VecDeque,
     fmt,
-    future::poll_fn,
+    future::{Future, poll_fn},
     net::SocketAddr,
     pin::Pin,
     sync::Arc,
@@ -62,13 +63,18 @@ pub struct Sender {
 /// handler it closes the socket.
 pub struct Receiver {
     shared: Arc<Shared>,
+    /// Messages taken from the session at once: one hold of the lock for all that came in a turn.
+    events: VecDeque<Event>,
 }
 
 impl WebSocket {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self {
             sender: Sender::new(Arc::clone(&shared)),
-            receiver: Receiver { shared },
+            receiver: Receiver {
+                shared,
+                events: VecDeque::new(),
+            },
         }
     }
 
@@ -84,8 +90,8 @@ impl WebSocket {
     /// # Cancel safety
     ///
     /// Cancel safe: a message is taken only when the future is ready.
-    pub async fn recv(&mut self) -> Option<Result<Message, Error>> {
-        self.receiver.recv().await
+    pub fn recv(&mut self) -> impl Future<Output = Option<Result<Message, Error>>> + Send {
+        self.receiver.recv()
     }
 
     /// Sends a message: queues it, and waits only while the queue is above its high-water mark.
@@ -99,8 +105,11 @@ impl WebSocket {
     /// Cancel safe: either the future is ready and the message is queued whole, or it is not
     /// queued at all. A cancelled wait drops the message;
     /// [`try_send`](Self::try_send) gives it back.
-    pub async fn send(&self, message: impl Into<Message>) -> Result<(), Error> {
-        self.sender.send(message).await
+    pub fn send(
+        &self,
+        message: impl Into<Message>,
+    ) -> impl Future<Output = Result<(), Error>> + Send {
+        Sending::new(&self.sender.shared, message.into())
     }
 
     /// Sends a message that is encoded already, as [`send`](Self::send) does.
@@ -228,11 +237,12 @@ impl Sender {
     ///
     /// Cancel safe: either the future is ready and the message is queued whole, or it is not
     /// queued at all.
-    pub async fn send(&self, message: impl Into<Message>) -> Result<(), Error> {
-        // Converting and dropping may cost what they will: not under the lock.
-        let message = message.into();
-        let mut waiting = Waiting::new(&self.shared);
-        poll_fn(|cx| waiting.poll_send(cx, |connection| connection.send_ref(&message))).await
+    pub fn send(
+        &self,
+        message: impl Into<Message>,
+    ) -> impl Future<Output = Result<(), Error>> + Send {
+        // Converting may cost what it will: not under the lock.
+        Sending::new(&self.shared, message.into())
     }
 
     /// Sends a message that is encoded already: see [`WebSocket::send_prepared`].
@@ -381,8 +391,8 @@ impl Receiver {
     /// # Cancel safety
     ///
     /// Cancel safe: a message is taken only when the future is ready.
-    pub async fn recv(&mut self) -> Option<Result<Message, Error>> {
-        poll_fn(|cx| self.poll_recv(cx)).await
+    pub fn recv(&mut self) -> impl Future<Output = Option<Result<Message, Error>>> + Send {
+        poll_fn(|cx| self.poll_recv(cx))
     }
 
     /// Throws away the messages that wait and all that come: see
@@ -394,56 +404,65 @@ impl Receiver {
             state.nudge()
         };
         wake(session);
+        self.events = VecDeque::new();
     }
 
+    #[inline]
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, Error>>> {
         // A handler shares its session's turns, which are bounded; any other task takes part in
         // tokio's cooperation.
-        let own = cx.waker().data() == Arc::as_ptr(&self.shared).cast();
-        let budget = if own {
-            None
-        } else {
-            Some(ready!(coop::poll_proceed(cx)))
-        };
+        if cx.waker().data() == Arc::as_ptr(&self.shared).cast() {
+            return self.poll_next_message(cx);
+        }
+        let budget = ready!(coop::poll_proceed(cx));
+        let result = self.poll_next_message(cx);
+        if result.is_ready() {
+            budget.made_progress();
+        }
+        result
+    }
+
+    #[inline]
+    fn poll_next_message(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, Error>>> {
+        loop {
+            // A session reports messages only.
+            while let Some(event) = self.events.pop_front() {
+                if let Event::Message(message) = event {
+                    return Poll::Ready(Some(Ok(message)));
+                }
+            }
+            if let Some(end) = ready!(self.poll_take(cx)) {
+                return Poll::Ready(end);
+            }
+        }
+    }
+
+    /// Takes what has come. `None` when that are messages, the end otherwise.
+    fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Option<Option<Result<Message, Error>>>> {
         let (result, session, old) = {
             let mut state = self.shared.lock();
             let was_paused = !state.connection.wants_read();
-            match state.connection.poll() {
-                Ok(Some(Event::Message(message))) => {
-                    // Room again: reading goes on.
-                    let session = if was_paused && state.connection.wants_read() {
-                        state.nudge()
-                    } else {
-                        None
-                    };
-                    (Poll::Ready(Some(Ok(message))), session, None)
-                }
-                Err(_) if !state.error_is_told => {
-                    state.error_is_told = true;
-                    (Poll::Ready(Some(Err(state.cause()))), None, None)
-                }
-                _ if state.has_ended() => (Poll::Ready(None), None, None),
-                _ => {
-                    let keep = state
-                        .receiver
-                        .as_ref()
-                        .is_some_and(|waker| waker.will_wake(cx.waker()));
-                    let old = if keep {
-                        None
-                    } else {
-                        state.receiver.replace(cx.waker().clone())
-                    };
-                    (Poll::Pending, None, old)
-                }
-            }
+            let taken = state.connection.take_events(&mut self.events);
+            // Room again: reading goes on.
+            let session = if was_paused && state.connection.wants_read() {
+                state.nudge()
+            } else {
+                None
+            };
+            let (result, old) = if taken.is_err() && !state.error_is_told {
+                state.error_is_told = true;
+                (Poll::Ready(Some(Some(Err(state.cause())))), None)
+            } else if !self.events.is_empty() {
+                (Poll::Ready(None), None)
+            } else if state.has_ended() {
+                (Poll::Ready(Some(None)), None)
+            } else {
+                (Poll::Pending, state.wait_for_messages(cx.waker()))
+            };
+            (result, session, old)
         };
         drop(old);
         wake(session);
-        if let Some(budget) = budget
-            && result.is_ready()
-        {
-            budget.made_progress();
-        }
         result
     }
 }
@@ -585,6 +604,32 @@ impl fmt::Debug for Sender {
 impl fmt::Debug for Receiver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Receiver").field(&self.shared).finish()
+    }
+}
+
+/// The future of [`Sender::send`]: no larger than what it holds, for it lies in the handler's own
+/// future, which every idle connection has.
+struct Sending<'a> {
+    message: Message,
+    waiting: Waiting<'a>,
+}
+
+impl<'a> Sending<'a> {
+    fn new(shared: &'a Shared, message: Message) -> Self {
+        Self {
+            message,
+            waiting: Waiting::new(shared),
+        }
+    }
+}
+
+impl Future for Sending<'_> {
+    type Output = Result<(), Error>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let Self { message, waiting } = self.get_mut();
+        waiting.poll_send(cx, |connection| connection.send_ref(message))
     }
 }
 

@@ -8,6 +8,8 @@ use std::{collections::VecDeque, io::IoSlice, mem};
 
 use bytes::{Buf, Bytes};
 
+use crate::connection::Scratch;
+
 /// Payloads of at least this size are queued by reference: below, a copy costs less than another
 /// entry of a vectored write.
 pub(crate) const BY_REFERENCE: usize = 16 << 10;
@@ -21,8 +23,14 @@ pub struct Outgoing {
     buffer: Vec<u8>,
     /// How much of `buffer` is gone.
     start: usize,
-    /// Payloads kept by reference, each before the byte of `buffer` at its place.
-    references: VecDeque<(usize, Bytes)>,
+    /// In a box, because a queue mostly has none.
+    references: Option<Box<References>>,
+}
+
+/// Payloads kept by reference, each before the byte of the buffer at its place.
+#[derive(Debug, Default)]
+struct References {
+    queue: VecDeque<(usize, Bytes)>,
     len: usize,
 }
 
@@ -31,30 +39,36 @@ impl Outgoing {
     #[inline]
     pub(crate) fn write(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         self.compact();
-        let before = self.buffer.len();
         write(&mut self.buffer);
-        self.len += self.buffer.len() - before;
     }
 
     /// Appends a payload by reference.
     pub(crate) fn push(&mut self, payload: Bytes) {
-        self.len += payload.len();
-        self.references.push_back((self.buffer.len(), payload));
+        let references = self.references.get_or_insert_default();
+        references.len += payload.len();
+        references.queue.push_back((self.buffer.len(), payload));
     }
 
     /// Puts bytes in front of everything else.
     pub(crate) fn push_front(&mut self, bytes: Bytes) {
-        self.len += bytes.len();
-        self.references.push_front((self.start, bytes));
+        let references = self.references.get_or_insert_default();
+        references.len += bytes.len();
+        references.queue.push_front((self.start, bytes));
     }
 
+    #[inline]
     pub(crate) fn len(&self) -> usize {
-        self.len
+        let references = self
+            .references
+            .as_ref()
+            .map_or(0, |references| references.len);
+        self.buffer.len() - self.start + references
     }
 
     /// Gives the queue an empty buffer to write into, if it has none.
+    #[inline]
     pub(crate) fn lend(&mut self, buffer: &mut Vec<u8>) {
-        if self.len == 0 && self.buffer.capacity() < buffer.capacity() {
+        if self.len() == 0 && self.buffer.capacity() < buffer.capacity() {
             debug_assert!(buffer.is_empty());
             self.buffer.clear();
             self.start = 0;
@@ -62,33 +76,29 @@ impl Outgoing {
         }
     }
 
-    /// Takes the buffer of an empty queue back.
-    ///
-    /// A session lends each connection the same buffer in turn, so that encoding allocates
-    /// nothing and an idle connection owns nothing.
-    pub fn reclaim(&mut self) -> Option<Vec<u8>> {
-        if self.len > 0 || self.buffer.capacity() == 0 {
-            return None;
+    /// Gives the buffer of an empty queue back.
+    #[inline]
+    pub fn release(&mut self, scratch: &mut Scratch) {
+        if self.len() == 0 && self.buffer.capacity() > 0 {
+            self.start = 0;
+            let mut buffer = mem::take(&mut self.buffer);
+            buffer.clear();
+            scratch.keep_bytes(buffer);
         }
-        self.start = 0;
-        let mut buffer = mem::take(&mut self.buffer);
-        buffer.clear();
-        Some(buffer)
     }
 
     /// Copies everything into one contiguous piece, for a transport without vectored writes.
     pub fn coalesce(&mut self) {
-        if self.references.is_empty() {
+        if self.references.is_none() {
             return;
         }
-        let mut buffer = Vec::with_capacity(self.len);
+        let mut buffer = Vec::with_capacity(self.len());
         while self.has_remaining() {
             let chunk = self.chunk();
             let len = chunk.len();
             buffer.extend_from_slice(chunk);
             self.advance(len);
         }
-        self.len = buffer.len();
         self.start = 0;
         self.buffer = buffer;
     }
@@ -97,10 +107,13 @@ impl Outgoing {
     /// ever. No more bytes are moved than are forgotten, so that it stays linear.
     #[inline]
     fn compact(&mut self) {
-        if self.start > 0 && (self.len == 0 || self.start >= COMPACT.max(self.buffer.len() / 2)) {
+        let is_used_up = self.start == self.buffer.len();
+        if self.start > 0 && (is_used_up || self.start >= COMPACT.max(self.buffer.len() / 2)) {
             self.buffer.drain(..self.start);
-            for (place, _) in &mut self.references {
-                *place -= self.start;
+            if let Some(references) = &mut self.references {
+                for (place, _) in &mut references.queue {
+                    *place -= self.start;
+                }
             }
             self.start = 0;
         }
@@ -108,19 +121,24 @@ impl Outgoing {
 
     /// Where the buffer's next contiguous piece ends.
     fn piece_end(&self) -> usize {
-        self.references
-            .front()
+        self.next_reference()
             .map_or(self.buffer.len(), |(place, _)| *place)
+    }
+
+    #[inline]
+    fn next_reference(&self) -> Option<&(usize, Bytes)> {
+        self.references.as_ref()?.queue.front()
     }
 }
 
 impl Buf for Outgoing {
+    #[inline]
     fn remaining(&self) -> usize {
-        self.len
+        self.len()
     }
 
     fn chunk(&self) -> &[u8] {
-        match self.references.front() {
+        match self.next_reference() {
             Some((place, payload)) if *place <= self.start => payload,
             _ => self
                 .buffer
@@ -132,7 +150,10 @@ impl Buf for Outgoing {
     fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let mut start = self.start;
         let mut filled = 0;
-        let mut references = self.references.iter().peekable();
+        let references = self.references.iter();
+        let mut references = references
+            .flat_map(|references| &references.queue)
+            .peekable();
         for slot in slices {
             let chunk: &[u8] = match references.peek() {
                 Some((place, payload)) if *place <= start => {
@@ -156,25 +177,28 @@ impl Buf for Outgoing {
     }
 
     fn advance(&mut self, mut count: usize) {
-        debug_assert!(count <= self.len);
-        self.len = self.len.saturating_sub(count);
+        debug_assert!(count <= self.len());
         while count > 0 {
-            match self.references.front_mut() {
-                Some((place, payload)) if *place <= self.start => {
-                    if count < payload.len() {
-                        payload.advance(count);
-                        return;
-                    }
-                    count -= payload.len();
-                    self.references.pop_front();
-                }
-                _ => {
-                    let piece = count.min(self.piece_end() - self.start);
-                    self.start += piece;
-                    count -= piece;
-                    if piece == 0 {
-                        return;
-                    }
+            let piece = count.min(self.piece_end() - self.start);
+            self.start += piece;
+            count -= piece;
+            let Some(references) = &mut self.references else {
+                return;
+            };
+            let Some((place, payload)) = references.queue.front_mut() else {
+                return;
+            };
+            if *place > self.start {
+                return;
+            }
+            let piece = count.min(payload.len());
+            payload.advance(piece);
+            references.len -= piece;
+            count -= piece;
+            if payload.is_empty() {
+                references.queue.pop_front();
+                if references.queue.is_empty() {
+                    self.references = None;
                 }
             }
         }
@@ -261,8 +285,11 @@ mod tests {
         out.lend(&mut scratch);
         assert_eq!(scratch.capacity(), 0);
         out.write(|buffer| buffer.extend_from_slice(b"abc"));
-        assert_eq!(out.reclaim(), None);
+        let mut scratch = Scratch::default();
+        out.release(&mut scratch);
+        assert_eq!(scratch.bytes.capacity(), 0);
         out.advance(3);
-        assert_eq!(out.reclaim().map(|buffer| buffer.capacity()), Some(1024));
+        out.release(&mut scratch);
+        assert_eq!(scratch.bytes.capacity(), 1024);
     }
 }

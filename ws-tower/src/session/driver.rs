@@ -21,7 +21,7 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::io::poll_read_buf;
-use ws_core::Outgoing;
+use ws_core::{Connection, Outgoing, Scratch};
 
 use crate::{
     BoxError, Closed, Error,
@@ -39,16 +39,31 @@ const TURNS: usize = 32;
 /// connection, and enough to make the system call cheap beside the work on what it brings.
 const READ_BUFFER: usize = 64 << 10;
 
-/// A thread keeps no larger buffer for writing.
-const MAX_WRITE_BUFFER: usize = 256 << 10;
-
 /// Slices in one vectored write.
 const SLICES: usize = 32;
 
 thread_local! {
-    /// The thread's buffers, shared by all its sessions: an idle one owns none.
+    /// The thread's buffers, used by all its sessions in turn: an idle one owns none.
     static READ: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-    static WRITE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    static SCRATCH: Cell<Scratch> = Cell::default();
+}
+
+/// What a session has in hand while it is polled.
+struct Work {
+    view: View,
+    reading: Reading,
+    /// The batch that is being written.
+    out: Outgoing,
+    /// The buffer of a large message under way, or none.
+    large: Vec<u8>,
+    scratch: Scratch,
+}
+
+/// What is left in hand between two polls: mostly nothing.
+#[derive(Debug, Default)]
+pub(super) struct Unfinished {
+    out: Outgoing,
+    large: Vec<u8>,
 }
 
 /// What the session knows of the engine without holding the lock.
@@ -88,10 +103,20 @@ where
 {
     pub(super) fn drive(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Closed> {
         let mut session = self.project();
-        let mut scratch = WRITE.take();
-        let result = session.turns(cx, &mut scratch);
-        if scratch.capacity() <= MAX_WRITE_BUFFER {
-            WRITE.set(scratch);
+        let unfinished = session.unfinished.take();
+        let Unfinished { out, large } = unfinished.map(|boxed| *boxed).unwrap_or_default();
+        let mut work = Work {
+            view: session.begin(cx),
+            reading: Reading::Open,
+            out,
+            large,
+            scratch: SCRATCH.take(),
+        };
+        let result = session.turns(cx, &mut work);
+        SCRATCH.set(work.scratch);
+        if work.out.has_remaining() || work.large.capacity() > 0 {
+            let (out, large) = (work.out, work.large);
+            *session.unfinished = Some(Box::new(Unfinished { out, large }));
         }
         result
     }
@@ -102,42 +127,40 @@ where
     Io: AsyncRead + AsyncWrite,
     H: Future<Output = Result<(), BoxError>>,
 {
-    fn turns(&mut self, cx: &mut Context<'_>, scratch: &mut Vec<u8>) -> Poll<Closed> {
-        let mut view = self.begin(cx);
-        let mut reading = Reading::Open;
+    fn turns(&mut self, cx: &mut Context<'_>, work: &mut Work) -> Poll<Closed> {
         for turn in 0..TURNS {
-            if view.is_cut {
-                return Poll::Ready(self.cut());
+            if work.view.is_cut {
+                return Poll::Ready(self.cut(work));
             }
             // Whoever wrote before this poll is waiting; later turns only follow what they read.
             let mut active = turn == 0;
             if self.io.is_some() {
                 if self.timer.as_mut().has_fired() {
-                    view = self.tick();
+                    self.tick(work);
                     active = true;
                 }
-                if self.out.has_remaining() {
-                    self.write(cx, scratch, &mut view);
+                if work.out.has_remaining() {
+                    self.write(cx, work);
                 }
-                if reading == Reading::Open && view.wants_read {
-                    self.read(cx, &mut reading, &mut view);
-                    active |= reading == Reading::Open;
+                if work.reading == Reading::Open && work.view.wants_read {
+                    self.read(cx, work);
+                    active |= work.reading == Reading::Open;
                 }
             }
             if self.shared.take_handler_wake() {
-                self.poll_handler(scratch);
+                self.poll_handler(work);
                 active = true;
             }
             if active && self.io.is_some() {
-                self.write(cx, scratch, &mut view);
-                if view.is_done {
-                    self.finish(cx);
+                self.write(cx, work);
+                if work.view.is_done {
+                    self.finish(cx, work);
                 }
             }
-            if let Some(closed) = self.result() {
-                return Poll::Ready(closed);
+            if self.io.is_none() && self.handler.is_none() {
+                return Poll::Ready(self.shared.closed());
             }
-            if self.rest(cx, &reading, scratch) {
+            if self.rest(cx, work) {
                 return Poll::Pending;
             }
         }
@@ -163,150 +186,157 @@ where
     }
 
     /// Reads once, and gives all of it to the engine.
-    fn read(&mut self, cx: &mut Context<'_>, reading: &mut Reading, view: &mut View) {
+    fn read(&mut self, cx: &mut Context<'_>, work: &mut Work) {
         let Some(io) = self.io.as_mut().as_pin_mut() else {
             return;
         };
-        // A large message is read straight into its own buffer, anything else into the thread's.
-        let in_place = self.reading.capacity() > 0;
-        let mut buffer = if in_place {
-            mem::take(self.reading)
-        } else {
-            let mut buffer = READ.take();
-            // Initialised once for the life of the thread.
-            buffer.resize(READ_BUFFER, 0);
-            buffer
+        if work.large.capacity() > 0 {
+            self.read_in_place(cx, work);
+            return;
+        }
+        let mut buffer = READ.take();
+        // Initialised once for the life of the thread.
+        buffer.resize(READ_BUFFER, 0);
+        let mut read = ReadBuf::new(&mut buffer);
+        let read = match io.poll_read(cx, &mut read) {
+            Poll::Ready(Ok(())) => Some(Ok(read.filled())),
+            Poll::Ready(Err(error)) => Some(Err(error)),
+            Poll::Pending => None,
         };
-        let read = if in_place {
-            poll_read_buf(io, cx, &mut buffer)
-        } else {
-            let mut read = ReadBuf::new(&mut buffer);
-            io.poll_read(cx, &mut read).map_ok(|()| read.filled().len())
-        };
-        let Poll::Ready(read) = read else {
-            *reading = Reading::Pending;
-            if in_place {
-                *self.reading = buffer;
-            } else {
-                READ.set(buffer);
-            }
+        match read {
+            Some(read) => self.take_input(work, |connection, scratch| {
+                // Events go into the thread's queue, as bytes went into its buffer.
+                connection.lend(scratch);
+                let input = read?;
+                connection.receive(input);
+                Ok(input.len())
+            }),
+            None => work.reading = Reading::Pending,
+        }
+        READ.set(buffer);
+    }
+
+    /// Reads a large message straight into its own buffer.
+    fn read_in_place(&mut self, cx: &mut Context<'_>, work: &mut Work) {
+        let Some(io) = self.io.as_mut().as_pin_mut() else {
             return;
         };
-        let (thread_buffer, wakers) = {
+        let Poll::Ready(read) = poll_read_buf(io, cx, &mut work.large) else {
+            work.reading = Reading::Pending;
+            return;
+        };
+        let large = mem::take(&mut work.large);
+        self.take_input(work, |connection, _| {
+            connection.receive_buf(large);
+            read
+        });
+    }
+
+    /// Tells the engine what a read brought, and everyone what came of it.
+    fn take_input(
+        &mut self,
+        work: &mut Work,
+        receive: impl FnOnce(&mut Connection, &mut Scratch) -> io::Result<usize>,
+    ) {
+        let wakers = {
             let mut state = self.shared.lock();
-            let connection = &mut state.connection;
-            let mut thread_buffer = None;
-            if in_place {
-                connection.receive_buf(buffer);
-            } else {
-                if let Ok(count) = read {
-                    connection.receive(buffer.get(..count).unwrap_or_default());
+            match receive(&mut state.connection, &mut work.scratch) {
+                Ok(0) => state.connection.receive_eof(),
+                Ok(_) => {
+                    state.close_if_too_full();
+                    work.large = state.connection.take_read_buf().unwrap_or_default();
                 }
-                thread_buffer = Some(buffer);
-            }
-            match read {
-                Ok(0) => connection.receive_eof(),
-                Ok(_) => *self.reading = connection.take_read_buf().unwrap_or_default(),
                 Err(error) => state.fail(error),
             }
-            state.close_if_too_full();
-            *view = View::of(&state);
-            (thread_buffer, state.wakers())
+            work.view = View::of(&state);
+            state.wakers()
         };
-        if let Some(buffer) = thread_buffer {
-            READ.set(buffer);
-        }
         wakers.wake();
     }
 
     /// Writes until nothing is left or the socket takes no more.
-    fn write(&mut self, cx: &mut Context<'_>, scratch: &mut Vec<u8>, view: &mut View) {
+    fn write(&mut self, cx: &mut Context<'_>, work: &mut Work) {
         let mut written = 0;
-        let mut error = None;
-        loop {
-            if !self.out.has_remaining() {
+        let result = loop {
+            if !work.out.has_remaining() {
                 // One hold of the lock reports the last batch and takes the next.
-                if let Some(buffer) = self.out.reclaim() {
-                    *scratch = buffer;
-                }
+                work.out.release(&mut work.scratch);
                 let wakers = {
                     let mut state = self.shared.lock();
                     state.connection.transmitted(mem::take(&mut written));
                     state.close_if_abandoned();
-                    *self.out = state.connection.take_transmit();
-                    *view = View::of(&state);
+                    work.out = state.connection.take_transmit();
+                    work.view = View::of(&state);
                     state.wakers()
                 };
                 wakers.wake();
-                if !self.out.has_remaining() {
-                    if let Some(buffer) = self.out.reclaim() {
-                        *scratch = buffer;
-                    }
-                    break;
+                if !work.out.has_remaining() {
+                    work.out.release(&mut work.scratch);
+                    break Ok(());
                 }
             }
             let Some(io) = self.io.as_mut().as_pin_mut() else {
                 return;
             };
-            match poll_write(io, cx, self.out) {
-                Poll::Ready(Ok(0)) => error = Some(io::ErrorKind::WriteZero.into()),
+            match poll_write(io, cx, &mut work.out) {
+                Poll::Ready(Ok(0)) => break Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(count)) => {
-                    self.out.advance(count);
+                    work.out.advance(count);
                     written += count;
                     *self.needs_flush = true;
-                    continue;
                 }
-                Poll::Ready(Err(cause)) => error = Some(cause),
-                Poll::Pending => {}
+                Poll::Ready(Err(error)) => break Err(error),
+                Poll::Pending => break Ok(()),
             }
-            break;
+        };
+        let result = result.and_then(|()| self.flush(cx, work));
+        if written == 0 && result.is_ok() {
+            return;
         }
+        let wakers = {
+            let mut state = self.shared.lock();
+            state.connection.transmitted(written);
+            if let Err(error) = result {
+                state.fail(error);
+                // What cannot be written any more is given up.
+                work.out = Outgoing::default();
+                state.connection.transmitted(usize::MAX);
+                drop(state.connection.take_transmit());
+                state.connection.transmitted(usize::MAX);
+            }
+            work.view = View::of(&state);
+            state.wakers()
+        };
+        wakers.wake();
+    }
+
+    /// Flushes what was written, and shuts down the write side when nothing will follow.
+    fn flush(&mut self, cx: &mut Context<'_>, work: &Work) -> io::Result<()> {
+        let Some(mut io) = self.io.as_mut().as_pin_mut() else {
+            return Ok(());
+        };
         if *self.needs_flush
-            && error.is_none()
-            && let Some(io) = self.io.as_mut().as_pin_mut()
+            && let Poll::Ready(flushed) = io.as_mut().poll_flush(cx)
         {
-            match io.poll_flush(cx) {
-                Poll::Ready(Ok(())) => *self.needs_flush = false,
-                Poll::Ready(Err(cause)) => error = Some(cause),
-                Poll::Pending => {}
-            }
+            flushed?;
+            *self.needs_flush = false;
         }
-        if view.wants_shutdown
+        if work.view.wants_shutdown
             && !*self.is_shut_down
-            && error.is_none()
-            && let Some(io) = self.io.as_mut().as_pin_mut()
+            && let Poll::Ready(shut_down) = io.poll_shutdown(cx)
         {
-            match io.poll_shutdown(cx) {
-                Poll::Ready(Ok(())) => *self.is_shut_down = true,
-                Poll::Ready(Err(cause)) => error = Some(cause),
-                Poll::Pending => {}
-            }
+            shut_down?;
+            *self.is_shut_down = true;
         }
-        if written > 0 || error.is_some() {
-            let wakers = {
-                let mut state = self.shared.lock();
-                state.connection.transmitted(written);
-                if let Some(error) = error {
-                    state.fail(error);
-                    // What cannot be written any more is given up.
-                    state.connection.transmitted(usize::MAX);
-                    let _ = state.connection.take_transmit();
-                    state.connection.transmitted(usize::MAX);
-                    *self.out = Outgoing::default();
-                }
-                *view = View::of(&state);
-                state.wakers()
-            };
-            wakers.wake();
-        }
+        Ok(())
     }
 
     /// Polls the handler, with the buffer that it encodes into lent to the engine.
-    fn poll_handler(&mut self, scratch: &mut Vec<u8>) {
+    fn poll_handler(&mut self, work: &mut Work) {
         let Some(handler) = self.handler.as_mut().as_pin_mut() else {
             return;
         };
-        self.shared.lock().connection.lend_buffer(scratch);
+        self.shared.lock().connection.lend(&mut work.scratch);
         let waker = Waker::from(Arc::clone(self.shared));
         let mut cx = Context::from_waker(&waker);
         // A panic is the handler's own: its socket ends with 1011, and nothing else.
@@ -355,95 +385,72 @@ where
     }
 
     /// Acts on deadlines that have passed.
-    fn tick(&mut self) -> View {
+    fn tick(&mut self, work: &mut Work) {
         self.timer.as_mut().clear();
         *self.timer_is_stale = true;
         let now = Instant::now().into_std();
-        let (view, wakers) = {
+        let wakers = {
             let mut state = self.shared.lock();
             state.connection.handle_timeout(now);
-            (View::of(&state), state.wakers())
+            work.view = View::of(&state);
+            state.wakers()
         };
         wakers.wake();
-        view
     }
 
     /// The socket has come to its end: says so to everyone, and gives it back.
-    fn finish(&mut self, cx: &mut Context<'_>) {
+    fn finish(&mut self, cx: &mut Context<'_>, work: &mut Work) {
         if let Some(mut io) = self.io.as_mut().as_pin_mut() {
             // One last try for what could not be written, such as the Close that says why.
-            {
-                let mut state = self.shared.lock();
-                if !self.out.has_remaining() {
-                    *self.out = state.connection.take_transmit();
-                }
+            if !work.out.has_remaining() {
+                work.out = self.shared.lock().connection.take_transmit();
             }
-            if self.out.has_remaining() {
-                let _ = poll_write(io.as_mut(), cx, self.out);
+            if work.out.has_remaining() {
+                let _ = poll_write(io.as_mut(), cx, &mut work.out);
             }
             let _ = io.poll_shutdown(cx);
         }
-        self.io.set(None);
-        self.timer.as_mut().clear();
-        *self.out = Outgoing::default();
-        *self.reading = Vec::new();
-        if let Some(closed) = self.shared.end(None) {
-            if let Some(hook) = self.on_closed.take() {
-                hook(&closed);
-            }
-            *self.closed = Some(closed);
-        }
+        self.end(work, None);
     }
 
     /// Drops everything at once.
-    fn cut(&mut self) -> Closed {
+    fn cut(&mut self, work: &mut Work) -> Closed {
         if self.handler.is_some() {
             self.end_handler(Handler::Failed);
         }
+        self.end(work, Some(Error::Aborted));
+        self.shared.closed()
+    }
+
+    fn end(&mut self, work: &mut Work, cause: Option<Error>) {
         self.io.set(None);
         self.timer.as_mut().clear();
-        if let Some(closed) = self.shared.end(Some(Error::Aborted)) {
-            if let Some(hook) = self.on_closed.take() {
-                hook(&closed);
-            }
-            *self.closed = Some(closed);
+        work.out = Outgoing::default();
+        work.large = Vec::new();
+        if let Some(closed) = self.shared.end(cause)
+            && let Some(hook) = self.on_closed.take()
+        {
+            hook(&closed);
         }
-        self.take_closed()
-    }
-
-    /// The result, once the socket has ended and the handler has returned.
-    fn result(&mut self) -> Option<Closed> {
-        if self.io.is_some() || self.handler.is_some() {
-            return None;
-        }
-        Some(self.take_closed())
-    }
-
-    fn take_closed(&mut self) -> Closed {
-        self.closed
-            .clone()
-            .unwrap_or_else(|| Closed::new(None, None, Some(Error::Aborted), self.shared.path()))
     }
 
     /// Whether there is nothing to do until the task is woken.
-    fn rest(&mut self, cx: &mut Context<'_>, reading: &Reading, scratch: &mut Vec<u8>) -> bool {
+    fn rest(&mut self, cx: &mut Context<'_>, work: &mut Work) -> bool {
         let is_alive = self.io.is_some();
-        let is_blocked = self.out.has_remaining();
+        let is_blocked = work.out.has_remaining();
         let deadline = {
             let mut state = self.shared.lock();
             state.close_if_abandoned();
             let connection = &state.connection;
             let is_busy = is_alive
                 && (!is_blocked && connection.wants_write()
-                    || *reading == Reading::Open && connection.wants_read()
+                    || work.reading == Reading::Open && connection.wants_read()
                     || connection.is_done());
             if is_busy || state.cut || self.handler.is_some() && self.shared.handler_is_woken() {
                 return false;
             }
             let connection = &mut state.connection;
-            if let Some(buffer) = connection.release() {
-                *scratch = buffer;
-            }
+            connection.release(&mut work.scratch);
             // The only look at the clock, and only when a deadline begins.
             let deadline = if is_alive && (*self.timer_is_stale || connection.wants_clock()) {
                 *self.timer_is_stale = false;
