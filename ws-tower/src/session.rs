@@ -97,6 +97,7 @@ pin_project! {
             {
                 hook(&closed);
             }
+            session.shared.forget_session();
         }
     }
 }

@@ -142,7 +142,7 @@ impl Shared {
 
     /// Ends the socket, once, and wakes everyone. Says whether this was the end.
     pub(crate) fn end(&self, cause: Option<Error>) -> Option<Closed> {
-        let (closed, wakers, session) = {
+        let (closed, wakers) = {
             let mut state = self.lock();
             if state.closed.is_some() {
                 return None;
@@ -162,12 +162,16 @@ impl Shared {
                 self.path(),
             );
             state.closed = Some(closed.clone());
-            let wakers = state.wakers();
-            (closed, wakers, state.session.take())
+            (closed, state.wakers())
         };
         wakers.wake();
-        drop(session);
         Some(closed)
+    }
+
+    /// Lets go of the session's task, which holds this state itself.
+    pub(crate) fn forget_session(&self) {
+        let session = self.lock().session.take();
+        drop(session);
     }
 }
 
