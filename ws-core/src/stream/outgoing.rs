@@ -67,10 +67,14 @@ impl Outgoing {
     /// A session lends each connection the same buffer in turn, so that encoding allocates
     /// nothing and an idle connection owns nothing.
     pub fn reclaim(&mut self) -> Option<Vec<u8>> {
-        if self.len > 0 || self.buffer.capacity() == 0 {
+        if self.len > 0 {
             return None;
         }
         self.start = 0;
+        self.references = VecDeque::new();
+        if self.buffer.capacity() == 0 {
+            return None;
+        }
         let mut buffer = mem::take(&mut self.buffer);
         buffer.clear();
         Some(buffer)
