@@ -548,6 +548,13 @@ impl Connection {
             );
         }
         self.seal();
+        if self.outgoing.len() > self.batch {
+            // It has been lent and not used up, and more is queued behind it. That stays: a pong
+            // may have to come between.
+            let mut rest = Outgoing::default();
+            rest.push(self.outgoing.copy_to_bytes(self.batch));
+            return rest;
+        }
         mem::take(&mut self.outgoing)
     }
 

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::deadline::after;
+use crate::connection::deadline::after;
 
 /// Ticks in an interval. More find a silence sooner, fewer wake an idle connection less often.
 const TICKS: u32 = 4;

@@ -92,6 +92,20 @@ fn a_pong_overtakes_the_messages_that_wait_but_not_the_batch_under_way() {
 }
 
 #[test]
+fn a_batch_that_was_lent_can_be_taken_without_what_is_queued_behind_it() {
+    let mut server = server();
+    server.send("first").unwrap();
+    server.transmit().advance(3);
+    server.receive(&masked(0x89, b""));
+    server.close(None).unwrap();
+    let mut batch = server.take_transmit();
+    let len = batch.remaining();
+    assert_eq!(batch.copy_to_bytes(len), b"irst"[..]);
+    server.transmitted(len);
+    assert_eq!(written(&mut server), b"\x8a\x00\x88\x00");
+}
+
+#[test]
 fn a_close_is_echoed_after_what_was_queued_and_nothing_follows() {
     let mut server = server();
     server.send("last").unwrap();
