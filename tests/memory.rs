@@ -92,8 +92,8 @@ fn a_message_without_end_costs_at_most_two_and_a_half_times_the_limit() {
                 panic!("{error:?}");
             };
             assert!(info.bytes_max <= 10 * MIB, "{}", info.bytes_max);
-            // And nothing is kept of it.
-            assert!(info.bytes_current <= 240, "{}", info.bytes_current);
+            // And nothing is kept of it but how it ended.
+            assert!(info.bytes_current <= 400, "{}", info.bytes_current);
         }
     }
 }
