@@ -308,11 +308,11 @@ where
         if let Some(peer) = self.peer {
             request.extensions_mut().insert(PeerAddr(peer));
         }
-        self.gate.admit(&mut request);
+        let is_outermost = self.gate.admit(&mut request);
         ConnectionFuture {
             // A clone is not known to be ready: this waits until it is, and calls that very one.
             response: self.service.clone().oneshot(request),
-            gate: self.gate.clone(),
+            gate: is_outermost.then(|| self.gate.clone()),
         }
     }
 }
@@ -322,7 +322,8 @@ pin_project! {
     struct ConnectionFuture<S: Service<Request<Incoming>>> {
         #[pin]
         response: Oneshot<S, Request<Incoming>>,
-        gate: Gate,
+        // For a request that asks for a WebSocket.
+        gate: Option<Gate>,
     }
 }
 
@@ -335,7 +336,9 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let mut response = ready!(this.response.poll(cx))?;
-        this.gate.release(&mut response);
+        if let Some(gate) = this.gate {
+            gate.release(&mut response);
+        }
         Poll::Ready(Ok(response))
     }
 }

@@ -431,14 +431,14 @@ impl Receiver {
                     return Poll::Ready(Some(Ok(message)));
                 }
             }
-            if let Some(end) = ready!(self.poll_take(cx)) {
-                return Poll::Ready(end);
+            if let Err(end) = ready!(self.poll_take(cx)) {
+                return Poll::Ready(end.map(Err));
             }
         }
     }
 
-    /// Takes what has come. `None` when that are messages, the end otherwise.
-    fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Option<Option<Result<Message, Error>>>> {
+    /// Takes the messages that have come. At the end there is an error once, if it had one.
+    fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Option<Error>>> {
         let (result, session, old) = {
             let mut state = self.shared.lock();
             let was_paused = !state.connection.wants_read();
@@ -451,11 +451,11 @@ impl Receiver {
             };
             let (result, old) = if taken.is_err() && !state.error_is_told {
                 state.error_is_told = true;
-                (Poll::Ready(Some(Some(Err(state.cause())))), None)
+                (Poll::Ready(Err(Some(state.cause()))), None)
             } else if !self.events.is_empty() {
-                (Poll::Ready(None), None)
+                (Poll::Ready(Ok(())), None)
             } else if state.has_ended() {
-                (Poll::Ready(Some(None)), None)
+                (Poll::Ready(Err(None)), None)
             } else {
                 (Poll::Pending, state.wait_for_messages(cx.waker()))
             };

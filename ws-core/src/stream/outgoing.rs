@@ -258,6 +258,7 @@ mod tests {
         }
     }
 
+    #[test]
     fn the_buffer_does_not_grow_with_what_has_gone_through_it() {
         for rest in [0, 1, 1000] {
             let mut out = Outgoing::default();

@@ -68,6 +68,10 @@ pub(super) struct Unfinished {
 
 /// What the session knows of the engine without holding the lock.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "four facts of the engine that do not exclude each other"
+)]
 struct View {
     wants_read: bool,
     wants_shutdown: bool,

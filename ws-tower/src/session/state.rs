@@ -26,6 +26,10 @@ pub(crate) struct Shared {
     about: Option<Box<About>>,
 }
 
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is set for good by a party of its own, or says who has the turn"
+)]
 pub(crate) struct State {
     pub(crate) connection: Connection,
     /// The session's task.
