@@ -60,15 +60,16 @@
 
 use std::{fmt, future::Future, net::SocketAddr, sync::Arc};
 
-use http::{Extensions, HeaderName, HeaderValue, Request, Response};
+use http::{Extensions, HeaderName, HeaderValue, Request};
 use tower_layer::Layer;
 use ws_core::Config;
 
 use crate::{
-    Closed, Handler, OriginPolicy, Tracker,
+    Closed, Handler, IntoRefusal, OriginPolicy, Tracker,
     body::DefaultBody,
     gate::Gate,
-    router::{Guard, Route, Router},
+    guard::Guard,
+    router::{Route, Router},
     service::{NotFound, WebSocketService},
     upgrade::{Options, PeerAddr, Subprotocols},
 };
@@ -150,21 +151,21 @@ impl<M> WebSocketLayer<M> {
     /// origin may, and answers with any response of its own to refuse. What it puts into the
     /// request's extensions, a handler that takes the request finds there.
     ///
-    /// The error is a `Response<String>`, or whatever turns into one. Guards are asked in the order in which they were added, the layer's before the route's. A
-    /// body that is not text needs [`WebSocketUpgrade`](crate::WebSocketUpgrade) in the
-    /// application instead.
+    /// The error is a status, a status with a text, or a whole `Response<String>`: see
+    /// [`IntoRefusal`]. Guards are asked in the order in which they were added, the layer's before
+    /// the route's. A body that is not text needs
+    /// [`WebSocketUpgrade`](crate::WebSocketUpgrade) in the application instead.
     ///
     /// ```
-    /// use http::{Request, Response, StatusCode};
+    /// use http::{Request, StatusCode};
     /// use ws_tower::WebSocketLayer;
     ///
-    /// fn authenticated(request: &mut Request<()>) -> Result<(), Response<String>> {
+    /// fn authenticated(request: &mut Request<()>) -> Result<(), StatusCode> {
     ///     if request.headers().contains_key("authorization") {
-    ///         return Ok(());
+    ///         Ok(())
+    ///     } else {
+    ///         Err(StatusCode::UNAUTHORIZED)
     ///     }
-    ///     let mut response = Response::new("who are you?\n".to_owned());
-    ///     *response.status_mut() = StatusCode::UNAUTHORIZED;
-    ///     Err(response)
     /// }
     ///
     /// let sockets = WebSocketLayer::new().guard(authenticated);
@@ -173,7 +174,7 @@ impl<M> WebSocketLayer<M> {
     pub fn guard<G, E>(mut self, guard: G) -> Self
     where
         G: Fn(&mut Request<()>) -> Result<(), E> + Send + Sync + 'static,
-        E: Into<Response<String>>,
+        E: IntoRefusal,
     {
         self.settings_mut().guards.push(Guard::new(guard));
         self
@@ -183,10 +184,10 @@ impl<M> WebSocketLayer<M> {
     /// gives it back.
     ///
     /// ```
-    /// use http::{Request, Response};
+    /// use http::{Request, StatusCode};
     /// use ws_tower::WebSocketLayer;
     ///
-    /// async fn session(mut request: Request<()>) -> Result<Request<()>, Response<String>> {
+    /// async fn session(mut request: Request<()>) -> Result<Request<()>, StatusCode> {
     ///     // … asks a database
     ///     request.extensions_mut().insert("the user");
     ///     Ok(request)
@@ -199,7 +200,7 @@ impl<M> WebSocketLayer<M> {
     where
         G: Fn(Request<()>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Request<()>, E>> + Send + 'static,
-        E: Into<Response<String>>,
+        E: IntoRefusal,
     {
         self.settings_mut().guards.push(Guard::new_async(guard));
         self

@@ -1,15 +1,16 @@
 //! Routes: which handler a path has, and the settings of its own.
 
-use std::{fmt, future::Future, pin::Pin, sync::Arc};
+use std::{fmt, future::Future, sync::Arc};
 
-use http::{HeaderName, HeaderValue, Request, Response};
+use http::{HeaderName, HeaderValue, Request};
 use matchit::{InsertError, Params};
 use ws_core::Config;
 
 use crate::{
-    Closed, Handler, OriginPolicy,
+    Closed, Handler, IntoRefusal, OriginPolicy,
+    guard::Guard,
     handler::{ErasedHandler, erase_type},
-    upgrade::{Options, Refused, Subprotocols},
+    upgrade::{Options, Subprotocols},
 };
 
 /// A handler with settings that hold for its path only. What is not set here is the layer's.
@@ -93,7 +94,7 @@ impl Route {
     pub fn guard<G, E>(mut self, guard: G) -> Self
     where
         G: Fn(&mut Request<()>) -> Result<(), E> + Send + Sync + 'static,
-        E: Into<Response<String>>,
+        E: IntoRefusal,
     {
         self.guards.push(Guard::new(guard));
         self
@@ -106,7 +107,7 @@ impl Route {
     where
         G: Fn(Request<()>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Request<()>, E>> + Send + 'static,
-        E: Into<Response<String>>,
+        E: IntoRefusal,
     {
         self.guards.push(Guard::new_async(guard));
         self
@@ -125,41 +126,6 @@ impl fmt::Debug for Route {
         f.debug_struct("Route")
             .field("guards", &self.guards.len())
             .finish_non_exhaustive()
-    }
-}
-
-/// What stands before an acceptance. An `Err` is the response.
-#[derive(Clone)]
-pub(crate) enum Guard {
-    Async(Arc<dyn Fn(Request<()>) -> Guarded + Send + Sync>),
-    Sync(Arc<SyncGuard>),
-}
-
-pub(crate) type SyncGuard = dyn Fn(&mut Request<()>) -> Result<(), Refused> + Send + Sync;
-
-type Guarded = Pin<Box<dyn Future<Output = Result<Request<()>, Refused>> + Send>>;
-
-impl Guard {
-    pub(crate) fn new<G, E>(guard: G) -> Self
-    where
-        G: Fn(&mut Request<()>) -> Result<(), E> + Send + Sync + 'static,
-        E: Into<Response<String>>,
-    {
-        Self::Sync(Arc::new(move |request| {
-            guard(request).map_err(|refusal| Box::new(refusal.into()))
-        }))
-    }
-
-    pub(crate) fn new_async<G, Fut, E>(guard: G) -> Self
-    where
-        G: Fn(Request<()>) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<Request<()>, E>> + Send + 'static,
-        E: Into<Response<String>>,
-    {
-        Self::Async(Arc::new(move |request| {
-            let guarded = guard(request);
-            Box::pin(async { guarded.await.map_err(|refusal| Box::new(refusal.into())) })
-        }))
     }
 }
 

@@ -20,10 +20,11 @@ use crate::{
     body::{DefaultBody, MakeBody},
     future::ResponseFuture,
     gate::Gate,
+    guard::{Guard, text_response},
     layer::Settings,
     opening::opening_of,
     provided::Promise,
-    router::{Found, Guard, Route},
+    router::{Found, Route},
     session::state::About,
     upgrade::{Options, WebSocketUpgrade},
 };
@@ -218,9 +219,7 @@ impl<M> NotFound<M> {
             let rejection = Offer::from_request(&parts).err();
             return rejection.unwrap_or(Rejection::UpgradeMissing).to_response();
         }
-        let mut response = Response::new("not found\n".to_owned());
-        *response.status_mut() = StatusCode::NOT_FOUND;
-        response
+        text_response(StatusCode::NOT_FOUND, "not found\n".to_owned())
     }
 }
 

@@ -62,10 +62,7 @@ use std::{
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
-    header::{
-        CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING, UPGRADE,
-        X_CONTENT_TYPE_OPTIONS,
-    },
+    header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE},
     request::Parts,
 };
 use ws_core::{
@@ -82,6 +79,7 @@ use crate::{
     OriginPolicy, Tracker, WebSocket,
     body::{DefaultBody, MakeBody},
     gate::{Acceptance, Gate, Pending},
+    guard::text_response,
     handler::{Outcome, Start, start_once},
     opening::opening_of,
     origin::Sides,
@@ -563,13 +561,7 @@ const GATE_MISSING: &str = "no gate around this service sees which response leav
     of the router";
 
 fn internal_error(text: &str) -> Response<String> {
-    let mut response = Response::new(format!("{text}\n"));
-    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-    let headers = response.headers_mut();
-    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-    headers.insert(CONTENT_TYPE, plain);
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
+    text_response(StatusCode::INTERNAL_SERVER_ERROR, format!("{text}\n"))
 }
 
 #[cfg(test)]

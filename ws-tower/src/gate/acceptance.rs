@@ -160,6 +160,7 @@ impl Drop for Pending {
         }
         if self.source.take().is_some() {
             self.shared.end(Some(Error::NotUpgraded));
+            self.shared.forget_session();
         }
     }
 }

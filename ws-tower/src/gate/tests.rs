@@ -1,14 +1,14 @@
 use std::{
     convert::Infallible,
+    future::{Ready, ready},
     sync::{
-        Mutex,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 use http::StatusCode;
-use std::sync::Arc;
 use tower::{ServiceExt, service_fn};
 
 use super::*;
@@ -23,15 +23,16 @@ fn forbid(mut response: Response<String>) -> Response<String> {
 }
 
 /// An application that accepts, and tells whether its handler ever ran.
-async fn accept(request: Text, ran: Arc<AtomicBool>) -> Result<Response<String>, Infallible> {
+fn accept(request: Text, ran: Arc<AtomicBool>) -> Ready<Result<Response<String>, Infallible>> {
     let (mut parts, _) = request.into_parts();
-    Ok(match WebSocketUpgrade::from_parts(&mut parts) {
-        Ok(upgrade) => upgrade.on_upgrade(async move |socket: WebSocket| {
-            ran.store(true, Ordering::Relaxed);
-            let _ = socket.send("hello").await;
-        }),
+    let handler = async move |socket: WebSocket| {
+        ran.store(true, Ordering::Relaxed);
+        let _ = socket.send("hello").await;
+    };
+    ready(Ok(match WebSocketUpgrade::from_parts(&mut parts) {
+        Ok(upgrade) => upgrade.on_upgrade(handler),
         Err(rejection) => rejection.to_response(),
-    })
+    }))
 }
 
 async fn settle() {
@@ -48,7 +49,7 @@ async fn an_acceptance_that_leaves_opens_a_session() {
     let service = gate.layer(service_fn(move |request| {
         accept(request, Arc::clone(&seen))
     }));
-    let (request, client) = test_request(r"/any");
+    let (request, client) = test_request("/any");
     let response = service.oneshot(request).await.unwrap();
     let mut socket = client.finish(&response).unwrap();
     assert_eq!(gate.tracker().len(), 1);
@@ -108,7 +109,7 @@ async fn a_handle_that_exists_already_learns_that_nothing_was_opened() {
             let upgrade = request.extensions().get::<WebSocketUpgrade>().cloned();
             let (response, socket) = upgrade.unwrap().accept::<String>();
             *given.lock().unwrap() = Some(socket);
-            std::future::ready(Ok::<_, Infallible>(response))
+            ready(Ok::<_, Infallible>(response))
         });
         // The acceptance survives the 403, or is lost with a response that is replaced.
         let service = WebSocketLayer::new().layer(application.map_response(

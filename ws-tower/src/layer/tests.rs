@@ -11,7 +11,7 @@ use std::{
 };
 
 use http::{
-    Method, StatusCode, Version,
+    Method, Response, StatusCode, Version,
     header::{HOST, ORIGIN, SEC_WEBSOCKET_PROTOCOL, SET_COOKIE},
 };
 use tower::{Service, ServiceExt, service_fn};
@@ -358,13 +358,13 @@ async fn the_101_has_the_headers_of_the_layer_and_of_the_route() {
 
 // Guards.
 
-fn refusing(status: StatusCode) -> Response<String> {
+fn refusing(status: StatusCode) -> Box<Response<String>> {
     let mut response = Response::new("who are you?".to_owned());
     *response.status_mut() = status;
     response
         .headers_mut()
         .insert("x-why", HeaderValue::from_static("this"));
-    response
+    Box::new(response)
 }
 
 #[tokio::test]
@@ -412,7 +412,7 @@ async fn guards_refuse_with_any_response_in_their_order() {
 async fn a_guard_may_wait_and_what_it_finds_reaches_the_handler() {
     #[derive(Clone)]
     struct User(String);
-    async fn session(mut request: Request<()>) -> Result<Request<()>, Response<String>> {
+    async fn session(mut request: Request<()>) -> Result<Request<()>, Box<Response<String>>> {
         tokio::task::yield_now().await;
         let name = request.headers().get("x-user").cloned();
         let name = name.ok_or_else(|| refusing(StatusCode::UNAUTHORIZED))?;
@@ -631,7 +631,7 @@ async fn a_guard_that_outlasts_the_server_opens_nothing() {
         .with_tracker(tracker)
         .guard(move |_: &mut Request<()>| {
             draining.drain();
-            Ok::<_, Response<String>>(())
+            Ok::<_, StatusCode>(())
         })
         .route("/echo", echo);
     let (request, _client) = test_request("/echo");

@@ -174,7 +174,7 @@ async fn a_client_that_is_gone_before_the_bytes_leaves_nothing() {
 async fn a_thousand_openings_race_a_shutdown_and_none_slips_through() {
     let layer = WebSocketLayer::new().route("/", wait);
     let tracker = layer.tracker();
-    let opener = {
+    let client = {
         let layer = layer.clone();
         tokio::spawn(async move {
             let (mut opened, mut refused) = (Vec::new(), 0);
@@ -193,7 +193,7 @@ async fn a_thousand_openings_race_a_shutdown_and_none_slips_through() {
         tokio::task::yield_now().await;
     }
     tracker.shutdown(Duration::from_secs(5)).await;
-    let (opened, refused) = opener.await.unwrap();
+    let (opened, refused) = client.await.unwrap();
     assert_eq!(opened.len() + refused, 1000);
     assert!(opened.len() >= 100 && refused > 0);
     for socket in opened {
@@ -203,4 +203,23 @@ async fn a_thousand_openings_race_a_shutdown_and_none_slips_through() {
         assert!(!matches!(closed.cause(), Some(Error::Aborted)));
     }
     tracker.empty().await;
+}
+
+#[tokio::test]
+async fn a_handler_goes_on_after_its_socket_has_ended() {
+    let late = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&late);
+    let layer = WebSocketLayer::new().route("/", move |socket: WebSocket| {
+        let flag = Arc::clone(&flag);
+        async move {
+            socket.closed().await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            flag.store(true, Ordering::Relaxed);
+        }
+    });
+    let (request, client) = test_request("/");
+    let socket = client.finish(&open(&layer, request).await).unwrap();
+    socket.close(CloseFrame::from(CloseCode::NORMAL)).await;
+    let end = timeout(Duration::from_secs(5), layer.tracker().empty()).await;
+    assert!(end.is_ok() && late.load(Ordering::Relaxed));
 }
