@@ -759,13 +759,17 @@ impl Connection {
     /// Goes on with kept input, once the inbox is empty: each byte is moved a bounded number of
     /// times.
     fn resume(&mut self) {
+        self.heartbeat.restart();
+        // The decoder is not to be asked for nothing: its buffer may be lent to the driver.
+        if self.unparsed.is_empty() {
+            return;
+        }
         let unparsed = mem::take(&mut self.unparsed);
         let mut rest = unparsed.as_slice();
         self.parse_some(&mut rest);
         if !rest.is_empty() && !self.is_deaf() {
             self.unparsed = rest.to_vec();
         }
-        self.heartbeat.restart();
     }
 
     #[inline]
