@@ -22,7 +22,7 @@ use ws_core::{
 
 use crate::{
     Closed, Error, Session, TrySendError,
-    session::state::{About, Shared, Wait, has_come, wake},
+    session::state::{About, Shared, State, Ticket, Wait, has_come, wake},
 };
 
 /// A WebSocket: what a handler gets, and what connecting yields.
@@ -55,7 +55,7 @@ pub struct WebSocket {
 pub struct Sender {
     shared: Arc<Shared>,
     /// The place among those who wait, when used as a [`Sink`].
-    ticket: Option<u32>,
+    ticket: Option<Ticket>,
 }
 
 /// The receiving half. Dropping it throws away what comes from then on; without a running
@@ -282,32 +282,24 @@ impl Sender {
         let mut asked = None;
         let mut waiting = Waiting::new(&self.shared);
         poll_fn(|cx| {
-            let (result, session, old) = {
-                let mut state = self.shared.lock();
-                let mut session = None;
+            let mut session = None;
+            let result = waiting.poll(cx, |state| {
                 let number = match asked {
                     Some(number) => number,
-                    None if !state.connection.is_open() => {
-                        return Poll::Ready(Err(state.cause()));
-                    }
+                    None if !state.connection.is_open() => return Ok(Err(state.cause())),
                     None => {
                         session = state.nudge();
                         *asked.insert(state.connection.probe())
                     }
                 };
                 if has_come(state.connection.answered_probe(), number) {
-                    (Poll::Ready(Ok(start.elapsed())), session, None)
+                    Ok(Ok(start.elapsed()))
                 } else if state.has_ended() {
-                    (Poll::Ready(Err(state.cause())), session, None)
+                    Ok(Err(state.cause()))
                 } else {
-                    let wait = Wait::Pong(number);
-                    let old = state
-                        .waiters
-                        .register(&mut waiting.ticket, wait, cx.waker());
-                    (Poll::Pending, session, old)
+                    Err(Wait::Pong(number))
                 }
-            };
-            drop(old);
+            });
             wake(session);
             result
         })
@@ -322,6 +314,17 @@ impl Sender {
     pub async fn close(&self, close: impl Into<Option<CloseFrame>>) -> Closed {
         self.start_close(close.into());
         self.closed().await
+    }
+
+    /// Polls with the place that is kept between the calls of a [`Sink`].
+    fn poll_waiting<T>(&mut self, poll: impl FnOnce(&mut Waiting<'_>) -> T) -> T {
+        let mut waiting = Waiting {
+            shared: &self.shared,
+            ticket: self.ticket.take(),
+        };
+        let result = poll(&mut waiting);
+        self.ticket = waiting.ticket.take();
+        result
     }
 
     fn start_close(&self, close: Option<CloseFrame>) {
@@ -344,20 +347,7 @@ impl Sender {
     /// Cancel safe: the facts stay.
     pub async fn closed(&self) -> Closed {
         let mut waiting = Waiting::new(&self.shared);
-        poll_fn(|cx| {
-            let old = {
-                let mut state = self.shared.lock();
-                if let Some(closed) = &state.closed {
-                    return Poll::Ready(closed.clone());
-                }
-                state
-                    .waiters
-                    .register(&mut waiting.ticket, Wait::Close, cx.waker())
-            };
-            drop(old);
-            Poll::Pending
-        })
-        .await
+        poll_fn(|cx| waiting.poll(cx, |state| state.closed.clone().ok_or(Wait::Close))).await
     }
 
     /// How the socket ended, if it has.
@@ -405,37 +395,42 @@ impl Receiver {
         } else {
             Some(ready!(coop::poll_proceed(cx)))
         };
-        let (result, session, old) = {
+        // A waker of another task may do anything when it is cloned: that takes a second look.
+        let mut spare = None;
+        let mut was_paused = false;
+        let (result, session, old) = loop {
             let mut state = self.shared.lock();
-            let was_paused = !state.connection.wants_read();
-            match state.connection.poll() {
-                Ok(Some(Event::Message(message))) => {
-                    // Room again: reading goes on.
-                    let session = if was_paused && state.connection.wants_read() {
-                        state.nudge()
-                    } else {
-                        None
-                    };
-                    (Poll::Ready(Some(Ok(message))), session, None)
-                }
+            was_paused |= !state.connection.wants_read();
+            let result = match state.connection.poll() {
+                Ok(Some(Event::Message(message))) => Poll::Ready(Some(Ok(message))),
                 Err(_) if !state.error_is_told => {
                     state.error_is_told = true;
-                    (Poll::Ready(Some(Err(state.cause()))), None, None)
+                    Poll::Ready(Some(Err(state.cause())))
                 }
-                _ if state.has_ended() => (Poll::Ready(None), None, None),
-                _ => {
-                    let keep = state
-                        .receiver
-                        .as_ref()
-                        .is_some_and(|waker| waker.will_wake(cx.waker()));
-                    let old = if keep {
-                        None
-                    } else {
-                        state.receiver.replace(cx.waker().clone())
-                    };
-                    (Poll::Pending, None, old)
-                }
-            }
+                _ if state.has_ended() => Poll::Ready(None),
+                _ => Poll::Pending,
+            };
+            let keep = state
+                .receiver
+                .as_ref()
+                .is_some_and(|waker| waker.will_wake(cx.waker()));
+            let old = if result.is_ready() || keep {
+                None
+            } else if let Some(waker) = spare.take().or_else(|| own.then(|| cx.waker().clone())) {
+                state.receiver.replace(waker)
+            } else {
+                drop(state);
+                spare = Some(cx.waker().clone());
+                continue;
+            };
+            // Room again: reading goes on. What waited for room may be a ping or a Close too.
+            let connection = &state.connection;
+            let session = if was_paused && (connection.wants_read() || connection.wants_write()) {
+                state.nudge()
+            } else {
+                None
+            };
+            break (result, session, old);
         };
         drop(old);
         wake(session);
@@ -488,22 +483,17 @@ impl Sink<Message> for Sender {
 
     /// Waits for room in the queue.
     fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let this = self.get_mut();
-        let mut waiting = Waiting {
-            shared: &this.shared,
-            ticket: this.ticket.take(),
-        };
-        let ready = waiting.poll_send(cx, |connection| {
-            if !connection.is_open() {
-                Err(SendError::Closed)
-            } else if connection.is_writable() {
-                Ok(())
-            } else {
-                Err(SendError::Full)
-            }
-        });
-        this.ticket = waiting.ticket.take();
-        ready
+        self.get_mut().poll_waiting(|waiting| {
+            waiting.poll_send(cx, |connection| {
+                if !connection.is_open() {
+                    Err(SendError::Closed)
+                } else if connection.is_writable() {
+                    Ok(())
+                } else {
+                    Err(SendError::Full)
+                }
+            })
+        })
     }
 
     fn start_send(self: Pin<&mut Self>, message: Message) -> Result<(), Error> {
@@ -530,17 +520,12 @@ impl Sink<Message> for Sender {
         if this.is_open() {
             this.start_close(Some(CloseCode::NORMAL.into()));
         }
-        let old = {
-            let mut state = this.shared.lock();
-            if state.closed.is_some() {
-                return Poll::Ready(Ok(()));
-            }
-            state
-                .waiters
-                .register(&mut this.ticket, Wait::Close, cx.waker())
-        };
-        drop(old);
-        Poll::Pending
+        this.poll_waiting(|waiting| {
+            waiting.poll(cx, |state| match state.closed {
+                Some(_) => Ok(Ok(())),
+                None => Err(Wait::Close),
+            })
+        })
     }
 }
 
@@ -591,7 +576,7 @@ impl fmt::Debug for Receiver {
 /// A future's place among those who wait; given up when the future is dropped.
 struct Waiting<'a> {
     shared: &'a Shared,
-    ticket: Option<u32>,
+    ticket: Option<Ticket>,
 }
 
 impl<'a> Waiting<'a> {
@@ -607,24 +592,46 @@ impl<'a> Waiting<'a> {
     fn poll_send(
         &mut self,
         cx: &mut Context<'_>,
-        send: impl FnOnce(&mut Connection) -> Result<(), SendError>,
+        mut send: impl FnMut(&mut Connection) -> Result<(), SendError>,
     ) -> Poll<Result<(), Error>> {
-        let (result, session, old) = {
-            let mut state = self.shared.lock();
-            match send(&mut state.connection) {
-                Ok(()) => (Poll::Ready(Ok(())), state.nudge(), None),
-                Err(SendError::Full) => {
-                    let old = state
-                        .waiters
-                        .register(&mut self.ticket, Wait::Send, cx.waker());
-                    (Poll::Pending, None, old)
-                }
-                Err(_) => (Poll::Ready(Err(state.cause())), None, None),
+        let mut session = None;
+        let result = self.poll(cx, |state| match send(&mut state.connection) {
+            Ok(()) => {
+                session = state.nudge();
+                Ok(Ok(()))
             }
-        };
-        drop(old);
+            Err(SendError::Full) => Err(Wait::Send),
+            Err(_) => Ok(Err(state.cause())),
+        });
         wake(session);
         result
+    }
+
+    /// Looks at the state under the lock, and waits for what `look` asks for.
+    #[inline]
+    fn poll<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut look: impl FnMut(&mut State) -> Result<T, Wait>,
+    ) -> Poll<T> {
+        // A waker may do anything when it is cloned or dropped: not under the lock.
+        let mut spare = None;
+        loop {
+            let registered = {
+                let mut state = self.shared.lock();
+                match look(&mut state) {
+                    Ok(result) => return Poll::Ready(result),
+                    Err(wait) => {
+                        let waiters = &mut state.waiters;
+                        waiters.register(&mut self.ticket, wait, cx.waker(), &mut spare)
+                    }
+                }
+            };
+            if registered {
+                return Poll::Pending;
+            }
+            spare = Some(cx.waker().clone());
+        }
     }
 }
 
@@ -634,7 +641,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-fn forget(shared: &Shared, ticket: Option<u32>) {
+fn forget(shared: &Shared, ticket: Option<Ticket>) {
     if let Some(ticket) = ticket {
         let waker = shared.lock().waiters.forget(ticket);
         drop(waker);
