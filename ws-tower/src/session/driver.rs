@@ -26,7 +26,7 @@ use ws_core::Outgoing;
 use crate::{
     BoxError, Closed, Error,
     session::{
-        Session, SessionProj,
+        Session, SessionProj, drop_handler,
         state::{Handler, State, panic_text},
     },
 };
@@ -41,6 +41,9 @@ const READ_BUFFER: usize = 64 << 10;
 
 /// A thread keeps no larger buffer for writing.
 const MAX_WRITE_BUFFER: usize = 256 << 10;
+
+/// Writes in one turn: one, unless the socket takes a batch in pieces or other tasks add to it.
+const WRITES: usize = 8;
 
 /// Slices in one vectored write.
 const SLICES: usize = 32;
@@ -72,12 +75,20 @@ impl View {
     }
 }
 
-/// The reading side of one poll.
-#[derive(PartialEq, Eq)]
-enum Reading {
-    /// There may be something.
+/// One poll of the session: what is known of the engine, and which sides of the stream are worth
+/// another try.
+struct Pass {
+    view: View,
+    reading: Side,
+    writing: Side,
+}
+
+/// One side of the stream in one poll.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    /// It may take or bring something.
     Open,
-    /// There was nothing; the task is woken when there is.
+    /// It was pending; the task is woken when it is not any more.
     Pending,
 }
 
@@ -103,25 +114,29 @@ where
     H: Future<Output = Result<(), BoxError>>,
 {
     fn turns(&mut self, cx: &mut Context<'_>, scratch: &mut Vec<u8>) -> Poll<Closed> {
-        let mut view = self.begin(cx);
-        let mut reading = Reading::Open;
-        for turn in 0..TURNS {
-            if view.is_cut {
+        let mut pass = Pass {
+            view: self.begin(cx),
+            reading: Side::Open,
+            writing: Side::Open,
+        };
+        // Whoever wrote before this poll is waiting; later turns follow what they read, and what
+        // other tasks leave meanwhile.
+        let mut active = true;
+        for _ in 0..TURNS {
+            if pass.view.is_cut {
                 return Poll::Ready(self.cut());
             }
-            // Whoever wrote before this poll is waiting; later turns only follow what they read.
-            let mut active = turn == 0;
             if self.io.is_some() {
                 if self.timer.as_mut().has_fired() {
-                    view = self.tick();
+                    pass.view = self.tick();
                     active = true;
                 }
                 if self.out.has_remaining() {
-                    self.write(cx, scratch, &mut view);
+                    self.write(cx, scratch, &mut pass);
                 }
-                if reading == Reading::Open && view.wants_read {
-                    self.read(cx, &mut reading, &mut view);
-                    active |= reading == Reading::Open;
+                if pass.reading == Side::Open && pass.view.wants_read {
+                    self.read(cx, &mut pass);
+                    active |= pass.reading == Side::Open;
                 }
             }
             if self.shared.take_handler_wake() {
@@ -129,17 +144,18 @@ where
                 active = true;
             }
             if active && self.io.is_some() {
-                self.write(cx, scratch, &mut view);
-                if view.is_done {
+                self.write(cx, scratch, &mut pass);
+                if pass.view.is_done {
                     self.finish(cx);
                 }
             }
             if let Some(closed) = self.result() {
                 return Poll::Ready(closed);
             }
-            if self.rest(cx, &reading, scratch) {
+            let Some(more) = self.rest(cx, &mut pass, scratch) else {
                 return Poll::Pending;
-            }
+            };
+            active = more;
         }
         // Fairness: others are waiting for this thread.
         self.shared.lock().end_poll();
@@ -163,7 +179,7 @@ where
     }
 
     /// Reads once, and gives all of it to the engine.
-    fn read(&mut self, cx: &mut Context<'_>, reading: &mut Reading, view: &mut View) {
+    fn read(&mut self, cx: &mut Context<'_>, pass: &mut Pass) {
         let Some(io) = self.io.as_mut().as_pin_mut() else {
             return;
         };
@@ -184,7 +200,7 @@ where
             io.poll_read(cx, &mut read).map_ok(|()| read.filled().len())
         };
         let Poll::Ready(read) = read else {
-            *reading = Reading::Pending;
+            pass.reading = Side::Pending;
             if in_place {
                 *self.reading = buffer;
             } else {
@@ -210,7 +226,7 @@ where
                 Err(error) => state.fail(error),
             }
             state.close_if_too_full();
-            *view = View::of(&state);
+            pass.view = View::of(&state);
             (thread_buffer, state.wakers())
         };
         if let Some(buffer) = thread_buffer {
@@ -219,22 +235,54 @@ where
         wakers.wake();
     }
 
-    /// Writes until nothing is left or the socket takes no more.
-    fn write(&mut self, cx: &mut Context<'_>, scratch: &mut Vec<u8>, view: &mut View) {
-        let mut written = 0;
-        let mut error = None;
-        loop {
+    /// Writes what is queued, until nothing is left or the socket takes no more.
+    fn write(&mut self, cx: &mut Context<'_>, scratch: &mut Vec<u8>, pass: &mut Pass) {
+        if pass.writing == Side::Open
+            && let Err(error) = self.try_write(cx, scratch, pass)
+        {
+            let (wakers, unsent) = {
+                let mut state = self.shared.lock();
+                state.fail(error);
+                let unsent = state.give_up_writing();
+                pass.view = View::of(&state);
+                (state.wakers(), unsent)
+            };
+            *self.unflushed = 0;
+            *self.out = Outgoing::default();
+            drop(unsent);
+            wakers.wake();
+        }
+    }
+
+    fn try_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut Vec<u8>,
+        pass: &mut Pass,
+    ) -> io::Result<()> {
+        let Some(mut io) = self.io.as_mut().as_pin_mut() else {
+            return Ok(());
+        };
+        for _ in 0..WRITES {
             if !self.out.has_remaining() {
-                // One hold of the lock reports the last batch and takes the next.
+                // A stream with a buffer of its own has written nothing before it is flushed.
+                if *self.unflushed > 0 && io.as_mut().poll_flush(cx)?.is_pending() {
+                    pass.writing = Side::Pending;
+                    // Progress is told, but for the end of the batch.
+                    let progress = mem::replace(self.unflushed, 1) - 1;
+                    self.shared.lock().connection.transmitted(progress);
+                    return Ok(());
+                }
                 if let Some(buffer) = self.out.reclaim() {
                     *scratch = buffer;
                 }
+                // One hold of the lock reports the last batch and takes the next.
                 let wakers = {
                     let mut state = self.shared.lock();
-                    state.connection.transmitted(mem::take(&mut written));
+                    state.connection.transmitted(mem::take(self.unflushed));
                     state.close_if_abandoned();
                     *self.out = state.connection.take_transmit();
-                    *view = View::of(&state);
+                    pass.view = View::of(&state);
                     state.wakers()
                 };
                 wakers.wake();
@@ -245,60 +293,24 @@ where
                     break;
                 }
             }
-            let Some(io) = self.io.as_mut().as_pin_mut() else {
-                return;
-            };
-            match poll_write(io, cx, self.out) {
-                Poll::Ready(Ok(0)) => error = Some(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(Ok(count)) => {
+            match poll_write(io.as_mut(), cx, self.out)? {
+                Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(count) => {
                     self.out.advance(count);
-                    written += count;
-                    *self.needs_flush = true;
-                    continue;
+                    *self.unflushed += count;
                 }
-                Poll::Ready(Err(cause)) => error = Some(cause),
-                Poll::Pending => {}
-            }
-            break;
-        }
-        if *self.needs_flush
-            && error.is_none()
-            && let Some(io) = self.io.as_mut().as_pin_mut()
-        {
-            match io.poll_flush(cx) {
-                Poll::Ready(Ok(())) => *self.needs_flush = false,
-                Poll::Ready(Err(cause)) => error = Some(cause),
-                Poll::Pending => {}
-            }
-        }
-        if view.wants_shutdown
-            && !*self.is_shut_down
-            && error.is_none()
-            && let Some(io) = self.io.as_mut().as_pin_mut()
-        {
-            match io.poll_shutdown(cx) {
-                Poll::Ready(Ok(())) => *self.is_shut_down = true,
-                Poll::Ready(Err(cause)) => error = Some(cause),
-                Poll::Pending => {}
-            }
-        }
-        if written > 0 || error.is_some() {
-            let wakers = {
-                let mut state = self.shared.lock();
-                state.connection.transmitted(written);
-                if let Some(error) = error {
-                    state.fail(error);
-                    // What cannot be written any more is given up.
-                    state.connection.transmitted(usize::MAX);
-                    let _ = state.connection.take_transmit();
-                    state.connection.transmitted(usize::MAX);
-                    *self.out = Outgoing::default();
+                Poll::Pending => {
+                    pass.writing = Side::Pending;
+                    let progress = mem::take(self.unflushed);
+                    self.shared.lock().connection.transmitted(progress);
+                    return Ok(());
                 }
-                *view = View::of(&state);
-                state.wakers()
-            };
-            wakers.wake();
+            }
         }
+        if pass.view.wants_shutdown && !self.out.has_remaining() && !*self.is_shut_down {
+            *self.is_shut_down = io.poll_shutdown(cx)?.is_ready();
+        }
+        Ok(())
     }
 
     /// Polls the handler, with the buffer that it encodes into lent to the engine.
@@ -341,16 +353,7 @@ where
 
     /// Drops the handler, and with it the handles it holds.
     fn end_handler(&mut self, outcome: Handler) {
-        let handler = &mut self.handler;
-        let dropped = catch_unwind(AssertUnwindSafe(|| handler.set(None)));
-        if let Err(panic) = dropped {
-            let path = self.shared.path();
-            tracing::error!(
-                path,
-                panic = panic_text(&*panic),
-                "websocket handler panicked"
-            );
-        }
+        drop_handler(&mut self.handler, self.shared);
         self.shared.lock().handler = outcome;
     }
 
@@ -372,16 +375,21 @@ where
     fn finish(&mut self, cx: &mut Context<'_>) {
         if let Some(mut io) = self.io.as_mut().as_pin_mut() {
             // One last try for what could not be written, such as the Close that says why.
-            {
-                let mut state = self.shared.lock();
+            for _ in 0..2 {
                 if !self.out.has_remaining() {
-                    *self.out = state.connection.take_transmit();
+                    *self.out = self.shared.lock().give_up_writing();
+                }
+                if !self.out.has_remaining() {
+                    break;
+                }
+                match poll_write(io.as_mut(), cx, self.out) {
+                    Poll::Ready(Ok(count)) => self.out.advance(count),
+                    _ => break,
                 }
             }
-            if self.out.has_remaining() {
-                let _ = poll_write(io.as_mut(), cx, self.out);
+            if io.as_mut().poll_flush(cx).is_ready() && !*self.is_shut_down {
+                let _ = io.poll_shutdown(cx);
             }
-            let _ = io.poll_shutdown(cx);
         }
         self.io.set(None);
         self.timer.as_mut().clear();
@@ -425,20 +433,29 @@ where
             .unwrap_or_else(|| Closed::new(None, None, Some(Error::Aborted), self.shared.path()))
     }
 
-    /// Whether there is nothing to do until the task is woken.
-    fn rest(&mut self, cx: &mut Context<'_>, reading: &Reading, scratch: &mut Vec<u8>) -> bool {
+    /// Rests until the task is woken, if there is nothing to do: `None`. Otherwise says whether
+    /// there is something to write.
+    fn rest(
+        &mut self,
+        cx: &mut Context<'_>,
+        pass: &mut Pass,
+        scratch: &mut Vec<u8>,
+    ) -> Option<bool> {
         let is_alive = self.io.is_some();
-        let is_blocked = self.out.has_remaining();
         let deadline = {
             let mut state = self.shared.lock();
             state.close_if_abandoned();
+            pass.view = View::of(&state);
             let connection = &state.connection;
-            let is_busy = is_alive
-                && (!is_blocked && connection.wants_write()
-                    || *reading == Reading::Open && connection.wants_read()
-                    || connection.is_done());
-            if is_busy || state.cut || self.handler.is_some() && self.shared.handler_is_woken() {
-                return false;
+            let may_write = pass.writing == Side::Open && connection.wants_write();
+            let may_read = pass.reading == Side::Open && pass.view.wants_read;
+            let more = is_alive && (may_write || pass.view.is_done);
+            if more
+                || is_alive && may_read
+                || pass.view.is_cut
+                || self.handler.is_some() && self.shared.handler_is_woken()
+            {
+                return Some(more);
             }
             let connection = &mut state.connection;
             if let Some(buffer) = connection.release() {
@@ -457,7 +474,7 @@ where
         if let Some(deadline) = deadline {
             self.timer.as_mut().arm(deadline.into(), cx);
         }
-        true
+        None
     }
 }
 
