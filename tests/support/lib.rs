@@ -1,1 +1,4 @@
-//! Helpers.
+//! Helpers of the tests that cross crates.
+
+pub mod io;
+pub mod peer;
