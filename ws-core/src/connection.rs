@@ -872,7 +872,12 @@ impl Connection {
 
     /// Goes on with kept input, once the inbox is empty.
     fn resume(&mut self) {
+        self.heartbeat.restart();
+        // The decoder is not to be asked for nothing: its buffer may be lent to the driver.
         let Some(rare) = &mut self.rare else { return };
+        if rare.unparsed.is_empty() {
+            return;
+        }
         let mut unparsed = mem::take(&mut rare.unparsed);
         let mut rest = &*unparsed;
         self.parse_some(&mut rest);
@@ -881,7 +886,6 @@ impl Connection {
             unparsed.advance(parsed);
             self.rare().unparsed = unparsed;
         }
-        self.heartbeat.restart();
     }
 
     #[inline]

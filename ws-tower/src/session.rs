@@ -11,6 +11,7 @@
 use std::{
     fmt,
     future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -29,7 +30,7 @@ mod tests;
 mod timer;
 
 use driver::Unfinished;
-use state::{About, Handler, Shared};
+use state::{About, Handler, Shared, panic_text};
 use timer::Timer;
 
 /// A handler, erased once for each connection.
@@ -85,20 +86,35 @@ pin_project! {
         on_closed: Option<OnClosed>,
         // The engine has not been asked for its next deadline since the timer was made or fired.
         timer_is_stale: bool,
-        needs_flush: bool,
+        // Bytes that were written and not reported to the engine: not before they are flushed.
+        unflushed: usize,
         is_shut_down: bool,
     }
 
     impl<Io, H> PinnedDrop for Session<Io, H> {
         fn drop(this: Pin<&mut Self>) {
-            let session = this.project();
-            if let Some(closed) = session.shared.end(Some(Error::Aborted))
+            let mut session = this.project();
+            let closed = session.shared.end(Some(Error::Aborted));
+            session.shared.forget_session();
+            drop_handler(&mut session.handler, session.shared);
+            if let Some(closed) = closed
                 && let Some(hook) = session.on_closed.take()
             {
                 hook(&closed);
             }
-            session.shared.forget_session();
         }
+    }
+}
+
+/// Drops a handler, and with it the handles it holds. A panic stays the handler's own.
+fn drop_handler<H>(handler: &mut Pin<&mut Option<H>>, shared: &Shared) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| handler.set(None))) {
+        let path = shared.path();
+        tracing::error!(
+            path,
+            panic = panic_text(&*panic),
+            "websocket handler panicked while it was dropped"
+        );
     }
 }
 
@@ -142,7 +158,7 @@ impl<Io, H> Session<Io, H> {
             unfinished: None,
             on_closed: None,
             timer_is_stale: true,
-            needs_flush: false,
+            unflushed: 0,
             is_shut_down: false,
         }
     }

@@ -23,7 +23,7 @@ use ws_core::{
 
 use crate::{
     Closed, Error, Session, TrySendError,
-    session::state::{About, Shared, Wait, has_come, wake},
+    session::state::{About, Shared, State, Ticket, Wait, has_come, wake},
 };
 
 /// A WebSocket: what a handler gets, and what connecting yields.
@@ -56,7 +56,7 @@ pub struct WebSocket {
 pub struct Sender {
     shared: Arc<Shared>,
     /// The place among those who wait, when used as a [`Sink`].
-    ticket: Option<u32>,
+    ticket: Option<Ticket>,
 }
 
 /// The receiving half. Dropping it throws away what comes from then on; without a running
@@ -292,32 +292,24 @@ impl Sender {
         let mut asked = None;
         let mut waiting = Waiting::new(&self.shared);
         poll_fn(|cx| {
-            let (result, session, old) = {
-                let mut state = self.shared.lock();
-                let mut session = None;
+            let mut session = None;
+            let result = waiting.poll(cx, |state| {
                 let number = match asked {
                     Some(number) => number,
-                    None if !state.connection.is_open() => {
-                        return Poll::Ready(Err(state.cause()));
-                    }
+                    None if !state.connection.is_open() => return Ok(Err(state.cause())),
                     None => {
                         session = state.nudge();
                         *asked.insert(state.connection.probe())
                     }
                 };
                 if has_come(state.connection.answered_probe(), number) {
-                    (Poll::Ready(Ok(start.elapsed())), session, None)
+                    Ok(Ok(start.elapsed()))
                 } else if state.has_ended() {
-                    (Poll::Ready(Err(state.cause())), session, None)
+                    Ok(Err(state.cause()))
                 } else {
-                    let wait = Wait::Pong(number);
-                    let old = state
-                        .waiters
-                        .register(&mut waiting.ticket, wait, cx.waker());
-                    (Poll::Pending, session, old)
+                    Err(Wait::Pong(number))
                 }
-            };
-            drop(old);
+            });
             wake(session);
             result
         })
@@ -332,6 +324,17 @@ impl Sender {
     pub async fn close(&self, close: impl Into<Option<CloseFrame>>) -> Closed {
         self.start_close(close.into());
         self.closed().await
+    }
+
+    /// Polls with the place that is kept between the calls of a [`Sink`].
+    fn poll_waiting<T>(&mut self, poll: impl FnOnce(&mut Waiting<'_>) -> T) -> T {
+        let mut waiting = Waiting {
+            shared: &self.shared,
+            ticket: self.ticket.take(),
+        };
+        let result = poll(&mut waiting);
+        self.ticket = waiting.ticket.take();
+        result
     }
 
     fn start_close(&self, close: Option<CloseFrame>) {
@@ -354,20 +357,7 @@ impl Sender {
     /// Cancel safe: the facts stay.
     pub async fn closed(&self) -> Closed {
         let mut waiting = Waiting::new(&self.shared);
-        poll_fn(|cx| {
-            let old = {
-                let mut state = self.shared.lock();
-                if let Some(closed) = &state.closed {
-                    return Poll::Ready(closed.clone());
-                }
-                state
-                    .waiters
-                    .register(&mut waiting.ticket, Wait::Close, cx.waker())
-            };
-            drop(old);
-            Poll::Pending
-        })
-        .await
+        poll_fn(|cx| waiting.poll(cx, |state| state.closed.clone().ok_or(Wait::Close))).await
     }
 
     /// How the socket ended, if it has.
@@ -439,31 +429,37 @@ impl Receiver {
 
     /// Takes the messages that have come. At the end there is an error once, if it had one.
     fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Option<Error>>> {
-        let (result, session, old) = {
-            let mut state = self.shared.lock();
-            let was_paused = !state.connection.wants_read();
-            let taken = state.connection.take_events(&mut self.events);
-            // Room again: reading goes on.
-            let session = if was_paused && state.connection.wants_read() {
-                state.nudge()
-            } else {
-                None
+        // A waker may do anything when it is cloned or dropped: not under the lock.
+        let mut spare = None;
+        let mut was_paused = false;
+        loop {
+            let (result, session) = {
+                let mut state = self.shared.lock();
+                was_paused |= !state.connection.wants_read();
+                let taken = state.connection.take_events(&mut self.events);
+                let result = if taken.is_err() && !state.error_is_told {
+                    state.error_is_told = true;
+                    Poll::Ready(Err(Some(state.cause())))
+                } else if !self.events.is_empty() {
+                    Poll::Ready(Ok(()))
+                } else if state.has_ended() {
+                    Poll::Ready(Err(None))
+                } else {
+                    Poll::Pending
+                };
+                if result.is_pending() && !state.wait_for_messages(cx.waker(), &mut spare) {
+                    drop(state);
+                    spare = Some(cx.waker().clone());
+                    continue;
+                }
+                // Room again: reading goes on. What waited for room may be a ping or a Close too.
+                let connection = &state.connection;
+                let goes_on = was_paused && (connection.wants_read() || connection.wants_write());
+                (result, if goes_on { state.nudge() } else { None })
             };
-            let (result, old) = if taken.is_err() && !state.error_is_told {
-                state.error_is_told = true;
-                (Poll::Ready(Err(Some(state.cause()))), None)
-            } else if !self.events.is_empty() {
-                (Poll::Ready(Ok(())), None)
-            } else if state.has_ended() {
-                (Poll::Ready(Err(None)), None)
-            } else {
-                (Poll::Pending, state.wait_for_messages(cx.waker()))
-            };
-            (result, session, old)
-        };
-        drop(old);
-        wake(session);
-        result
+            wake(session);
+            return result;
+        }
     }
 }
 
@@ -507,22 +503,17 @@ impl Sink<Message> for Sender {
 
     /// Waits for room in the queue.
     fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let this = self.get_mut();
-        let mut waiting = Waiting {
-            shared: &this.shared,
-            ticket: this.ticket.take(),
-        };
-        let ready = waiting.poll_send(cx, |connection| {
-            if !connection.is_open() {
-                Err(SendError::Closed)
-            } else if connection.is_writable() {
-                Ok(())
-            } else {
-                Err(SendError::Full)
-            }
-        });
-        this.ticket = waiting.ticket.take();
-        ready
+        self.get_mut().poll_waiting(|waiting| {
+            waiting.poll_send(cx, |connection| {
+                if !connection.is_open() {
+                    Err(SendError::Closed)
+                } else if connection.is_writable() {
+                    Ok(())
+                } else {
+                    Err(SendError::Full)
+                }
+            })
+        })
     }
 
     fn start_send(self: Pin<&mut Self>, message: Message) -> Result<(), Error> {
@@ -549,17 +540,12 @@ impl Sink<Message> for Sender {
         if this.is_open() {
             this.start_close(Some(CloseCode::NORMAL.into()));
         }
-        let old = {
-            let mut state = this.shared.lock();
-            if state.closed.is_some() {
-                return Poll::Ready(Ok(()));
-            }
-            state
-                .waiters
-                .register(&mut this.ticket, Wait::Close, cx.waker())
-        };
-        drop(old);
-        Poll::Pending
+        this.poll_waiting(|waiting| {
+            waiting.poll(cx, |state| match state.closed {
+                Some(_) => Ok(Ok(())),
+                None => Err(Wait::Close),
+            })
+        })
     }
 }
 
@@ -636,7 +622,7 @@ impl Future for Sending<'_> {
 /// A future's place among those who wait; given up when the future is dropped.
 struct Waiting<'a> {
     shared: &'a Shared,
-    ticket: Option<u32>,
+    ticket: Option<Ticket>,
 }
 
 impl<'a> Waiting<'a> {
@@ -652,24 +638,46 @@ impl<'a> Waiting<'a> {
     fn poll_send(
         &mut self,
         cx: &mut Context<'_>,
-        send: impl FnOnce(&mut Connection) -> Result<(), SendError>,
+        mut send: impl FnMut(&mut Connection) -> Result<(), SendError>,
     ) -> Poll<Result<(), Error>> {
-        let (result, session, old) = {
-            let mut state = self.shared.lock();
-            match send(&mut state.connection) {
-                Ok(()) => (Poll::Ready(Ok(())), state.nudge(), None),
-                Err(SendError::Full) => {
-                    let old = state
-                        .waiters
-                        .register(&mut self.ticket, Wait::Send, cx.waker());
-                    (Poll::Pending, None, old)
-                }
-                Err(_) => (Poll::Ready(Err(state.cause())), None, None),
+        let mut session = None;
+        let result = self.poll(cx, |state| match send(&mut state.connection) {
+            Ok(()) => {
+                session = state.nudge();
+                Ok(Ok(()))
             }
-        };
-        drop(old);
+            Err(SendError::Full) => Err(Wait::Send),
+            Err(_) => Ok(Err(state.cause())),
+        });
         wake(session);
         result
+    }
+
+    /// Looks at the state under the lock, and waits for what `look` asks for.
+    #[inline]
+    fn poll<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut look: impl FnMut(&mut State) -> Result<T, Wait>,
+    ) -> Poll<T> {
+        // A waker may do anything when it is cloned or dropped: not under the lock.
+        let mut spare = None;
+        loop {
+            let registered = {
+                let mut state = self.shared.lock();
+                match look(&mut state) {
+                    Ok(result) => return Poll::Ready(result),
+                    Err(wait) => {
+                        let waiters = &mut state.waiters;
+                        waiters.register(&mut self.ticket, wait, cx.waker(), &mut spare)
+                    }
+                }
+            };
+            if registered {
+                return Poll::Pending;
+            }
+            spare = Some(cx.waker().clone());
+        }
     }
 }
 
@@ -679,7 +687,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-fn forget(shared: &Shared, ticket: Option<u32>) {
+fn forget(shared: &Shared, ticket: Option<Ticket>) {
     if let Some(ticket) = ticket {
         let waker = shared.lock().waiters.forget(ticket);
         drop(waker);

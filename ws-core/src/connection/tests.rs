@@ -530,3 +530,27 @@ fn a_read_buffer_can_be_taken_away_and_given_back() {
         Ok(Some(Event::Message(Message::binary(vec![7; 1 << 16]))))
     );
 }
+
+#[test]
+fn a_close_or_a_discard_amid_a_lent_buffer_leaves_the_message_alone() {
+    for discards in [false, true] {
+        let mut frames = Connection::new(Role::Client, Config::default());
+        let text = "grün ".repeat(20_000);
+        frames.send(text.clone()).unwrap();
+        let bytes = frames.take_transmit();
+        let (first, second) = bytes.chunk().split_at(40_003);
+        let mut server = Connection::new(Role::Server, Config::default());
+        server.receive(first);
+        let mut buffer = server.take_read_buf().unwrap();
+        if discards {
+            server.discard_incoming();
+        } else {
+            server.close(None).unwrap();
+        }
+        buffer.extend_from_slice(second);
+        server.receive_buf(buffer);
+        let event = server.poll().unwrap();
+        let expected = (!discards).then(|| Event::Message(Message::text(text)));
+        assert_eq!(event, expected);
+    }
+}

@@ -26,7 +26,7 @@ use ws_core::{Connection, Outgoing, Scratch};
 use crate::{
     BoxError, Closed, Error,
     session::{
-        Session, SessionProj,
+        Session, SessionProj, drop_handler,
         state::{Handler, State, panic_text},
     },
 };
@@ -38,6 +38,9 @@ const TURNS: usize = 32;
 /// The size of a thread's read buffer, in bytes: what a socket's receive buffer holds on a fast
 /// connection, and enough to make the system call cheap beside the work on what it brings.
 const READ_BUFFER: usize = 64 << 10;
+
+/// Writes in one turn: one, unless the socket takes a batch in pieces or other tasks add to it.
+const WRITES: usize = 8;
 
 /// Slices in one vectored write.
 const SLICES: usize = 32;
@@ -51,7 +54,8 @@ thread_local! {
 /// What a session has in hand while it is polled.
 struct Work {
     view: View,
-    reading: Reading,
+    reading: Side,
+    writing: Side,
     /// The batch that is being written.
     out: Outgoing,
     /// The buffer of a large message under way, or none.
@@ -91,12 +95,12 @@ impl View {
     }
 }
 
-/// The reading side of one poll.
-#[derive(PartialEq, Eq)]
-enum Reading {
-    /// There may be something.
+/// One side of the stream in one poll.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    /// It may take or bring something.
     Open,
-    /// There was nothing; the task is woken when there is.
+    /// It was pending; the task is woken when it is not any more.
     Pending,
 }
 
@@ -111,7 +115,8 @@ where
         let Unfinished { out, large } = unfinished.map(|boxed| *boxed).unwrap_or_default();
         let mut work = Work {
             view: session.begin(cx),
-            reading: Reading::Open,
+            reading: Side::Open,
+            writing: Side::Open,
             out,
             large,
             scratch: SCRATCH.take(),
@@ -132,12 +137,13 @@ where
     H: Future<Output = Result<(), BoxError>>,
 {
     fn turns(&mut self, cx: &mut Context<'_>, work: &mut Work) -> Poll<Closed> {
-        for turn in 0..TURNS {
+        // Whoever wrote before this poll is waiting; later turns follow what they read, and what
+        // other tasks leave meanwhile.
+        let mut active = true;
+        for _ in 0..TURNS {
             if work.view.is_cut {
                 return Poll::Ready(self.cut(work));
             }
-            // Whoever wrote before this poll is waiting; later turns only follow what they read.
-            let mut active = turn == 0;
             if self.io.is_some() {
                 if self.timer.as_mut().has_fired() {
                     self.tick(work);
@@ -146,9 +152,9 @@ where
                 if work.out.has_remaining() {
                     self.write(cx, work);
                 }
-                if work.reading == Reading::Open && work.view.wants_read {
+                if work.reading == Side::Open && work.view.wants_read {
                     self.read(cx, work);
-                    active |= work.reading == Reading::Open;
+                    active |= work.reading == Side::Open;
                 }
             }
             if self.shared.take_handler_wake() {
@@ -164,9 +170,10 @@ where
             if self.io.is_none() && self.handler.is_none() {
                 return Poll::Ready(self.shared.closed());
             }
-            if self.rest(cx, work) {
+            let Some(more) = self.rest(cx, work) else {
                 return Poll::Pending;
-            }
+            };
+            active = more;
         }
         // Fairness: others are waiting for this thread.
         self.shared.lock().end_poll();
@@ -215,7 +222,7 @@ where
                 connection.receive(input);
                 Ok(input.len())
             }),
-            None => work.reading = Reading::Pending,
+            None => work.reading = Side::Pending,
         }
         READ.set(buffer);
     }
@@ -226,7 +233,7 @@ where
             return;
         };
         let Poll::Ready(read) = poll_read_buf(io, cx, &mut work.large) else {
-            work.reading = Reading::Pending;
+            work.reading = Side::Pending;
             return;
         };
         let large = mem::take(&mut work.large);
@@ -258,16 +265,44 @@ where
         wakers.wake();
     }
 
-    /// Writes until nothing is left or the socket takes no more.
+    /// Writes what is queued, until nothing is left or the socket takes no more.
     fn write(&mut self, cx: &mut Context<'_>, work: &mut Work) {
-        let mut written = 0;
-        let result = loop {
+        if work.writing == Side::Open
+            && let Err(error) = self.try_write(cx, work)
+        {
+            let (wakers, unsent) = {
+                let mut state = self.shared.lock();
+                state.fail(error);
+                let unsent = state.give_up_writing();
+                work.view = View::of(&state);
+                (state.wakers(), unsent)
+            };
+            *self.unflushed = 0;
+            work.out = Outgoing::default();
+            drop(unsent);
+            wakers.wake();
+        }
+    }
+
+    fn try_write(&mut self, cx: &mut Context<'_>, work: &mut Work) -> io::Result<()> {
+        let Some(mut io) = self.io.as_mut().as_pin_mut() else {
+            return Ok(());
+        };
+        for _ in 0..WRITES {
             if !work.out.has_remaining() {
-                // One hold of the lock reports the last batch and takes the next.
+                // A stream with a buffer of its own has written nothing before it is flushed.
+                if *self.unflushed > 0 && io.as_mut().poll_flush(cx)?.is_pending() {
+                    work.writing = Side::Pending;
+                    // Progress is told, but for the end of the batch.
+                    let progress = mem::replace(self.unflushed, 1) - 1;
+                    self.shared.lock().connection.transmitted(progress);
+                    return Ok(());
+                }
                 work.out.release(&mut work.scratch);
+                // One hold of the lock reports the last batch and takes the next.
                 let wakers = {
                     let mut state = self.shared.lock();
-                    state.connection.transmitted(mem::take(&mut written));
+                    state.connection.transmitted(mem::take(self.unflushed));
                     state.close_if_abandoned();
                     work.out = state.connection.take_transmit();
                     work.view = View::of(&state);
@@ -276,61 +311,25 @@ where
                 wakers.wake();
                 if !work.out.has_remaining() {
                     work.out.release(&mut work.scratch);
-                    break Ok(());
+                    break;
                 }
             }
-            let Some(io) = self.io.as_mut().as_pin_mut() else {
-                return;
-            };
-            match poll_write(io, cx, &mut work.out) {
-                Poll::Ready(Ok(0)) => break Err(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(Ok(count)) => {
+            match poll_write(io.as_mut(), cx, &mut work.out)? {
+                Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(count) => {
                     work.out.advance(count);
-                    written += count;
-                    *self.needs_flush = true;
+                    *self.unflushed += count;
                 }
-                Poll::Ready(Err(error)) => break Err(error),
-                Poll::Pending => break Ok(()),
+                Poll::Pending => {
+                    work.writing = Side::Pending;
+                    let progress = mem::take(self.unflushed);
+                    self.shared.lock().connection.transmitted(progress);
+                    return Ok(());
+                }
             }
-        };
-        let result = result.and_then(|()| self.flush(cx, work));
-        if written == 0 && result.is_ok() {
-            return;
         }
-        let wakers = {
-            let mut state = self.shared.lock();
-            state.connection.transmitted(written);
-            if let Err(error) = result {
-                state.fail(error);
-                // What cannot be written any more is given up.
-                work.out = Outgoing::default();
-                state.connection.transmitted(usize::MAX);
-                drop(state.connection.take_transmit());
-                state.connection.transmitted(usize::MAX);
-            }
-            work.view = View::of(&state);
-            state.wakers()
-        };
-        wakers.wake();
-    }
-
-    /// Flushes what was written, and shuts down the write side when nothing will follow.
-    fn flush(&mut self, cx: &mut Context<'_>, work: &Work) -> io::Result<()> {
-        let Some(mut io) = self.io.as_mut().as_pin_mut() else {
-            return Ok(());
-        };
-        if *self.needs_flush
-            && let Poll::Ready(flushed) = io.as_mut().poll_flush(cx)
-        {
-            flushed?;
-            *self.needs_flush = false;
-        }
-        if work.view.wants_shutdown
-            && !*self.is_shut_down
-            && let Poll::Ready(shut_down) = io.poll_shutdown(cx)
-        {
-            shut_down?;
-            *self.is_shut_down = true;
+        if work.view.wants_shutdown && !work.out.has_remaining() && !*self.is_shut_down {
+            *self.is_shut_down = io.poll_shutdown(cx)?.is_ready();
         }
         Ok(())
     }
@@ -375,16 +374,7 @@ where
 
     /// Drops the handler, and with it the handles it holds.
     fn end_handler(&mut self, outcome: Handler) {
-        let handler = &mut self.handler;
-        let dropped = catch_unwind(AssertUnwindSafe(|| handler.set(None)));
-        if let Err(panic) = dropped {
-            let path = self.shared.path();
-            tracing::error!(
-                path,
-                panic = panic_text(&*panic),
-                "websocket handler panicked"
-            );
-        }
+        drop_handler(&mut self.handler, self.shared);
         self.shared.lock().handler = outcome;
     }
 
@@ -406,13 +396,21 @@ where
     fn finish(&mut self, cx: &mut Context<'_>, work: &mut Work) {
         if let Some(mut io) = self.io.as_mut().as_pin_mut() {
             // One last try for what could not be written, such as the Close that says why.
-            if !work.out.has_remaining() {
-                work.out = self.shared.lock().connection.take_transmit();
+            for _ in 0..2 {
+                if !work.out.has_remaining() {
+                    work.out = self.shared.lock().give_up_writing();
+                }
+                if !work.out.has_remaining() {
+                    break;
+                }
+                match poll_write(io.as_mut(), cx, &mut work.out) {
+                    Poll::Ready(Ok(count)) => work.out.advance(count),
+                    _ => break,
+                }
             }
-            if work.out.has_remaining() {
-                let _ = poll_write(io.as_mut(), cx, &mut work.out);
+            if io.as_mut().poll_flush(cx).is_ready() && !*self.is_shut_down {
+                let _ = io.poll_shutdown(cx);
             }
-            let _ = io.poll_shutdown(cx);
         }
         self.end(work, None);
     }
@@ -438,20 +436,23 @@ where
         }
     }
 
-    /// Whether there is nothing to do until the task is woken.
-    fn rest(&mut self, cx: &mut Context<'_>, work: &mut Work) -> bool {
+    /// Rests until the task is woken, if there is nothing to do: `None`. Otherwise says whether
+    /// there is something to write.
+    fn rest(&mut self, cx: &mut Context<'_>, work: &mut Work) -> Option<bool> {
         let is_alive = self.io.is_some();
-        let is_blocked = work.out.has_remaining();
         let deadline = {
             let mut state = self.shared.lock();
             state.close_if_abandoned();
-            let connection = &state.connection;
-            let is_busy = is_alive
-                && (!is_blocked && connection.wants_write()
-                    || work.reading == Reading::Open && connection.wants_read()
-                    || connection.is_done());
-            if is_busy || state.cut || self.handler.is_some() && self.shared.handler_is_woken() {
-                return false;
+            work.view = View::of(&state);
+            let may_write = work.writing == Side::Open && state.connection.wants_write();
+            let may_read = work.reading == Side::Open && work.view.wants_read;
+            let more = is_alive && (may_write || work.view.is_done);
+            if more
+                || is_alive && may_read
+                || work.view.is_cut
+                || self.handler.is_some() && self.shared.handler_is_woken()
+            {
+                return Some(more);
             }
             let connection = &mut state.connection;
             connection.release(&mut work.scratch);
@@ -468,7 +469,7 @@ where
         if let Some(deadline) = deadline {
             self.timer.as_mut().arm(deadline.into(), cx);
         }
-        true
+        None
     }
 }
 

@@ -4,6 +4,7 @@ use std::{
     any::Any,
     io, mem,
     net::SocketAddr,
+    num::NonZeroU64,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -11,7 +12,7 @@ use std::{
     task::{Wake, Waker},
 };
 
-use ws_core::{CloseCode, CloseFrame, Connection};
+use ws_core::{CloseCode, CloseFrame, Connection, Outgoing};
 
 use crate::{Closed, Error};
 
@@ -146,7 +147,7 @@ impl Shared {
 
     /// Ends the socket, once, and wakes everyone. Says whether this was the end.
     pub(crate) fn end(&self, cause: Option<Error>) -> Option<Closed> {
-        let (closed, wakers) = {
+        let (closed, wakers, unsent) = {
             let mut state = self.lock();
             if state.closed.is_some() {
                 return None;
@@ -166,13 +167,14 @@ impl Shared {
                 self.path(),
             );
             state.closed = Some(closed.clone());
-            (closed, state.wakers())
+            (closed, state.wakers(), state.give_up_writing())
         };
         wakers.wake();
+        drop(unsent);
         Some(closed)
     }
 
-    /// Lets go of the session's task, which holds this state itself.
+    /// The session is no more: nobody has to be woken.
     pub(crate) fn forget_session(&self) {
         let session = self.lock().session.take();
         drop(session);
@@ -241,12 +243,15 @@ impl State {
         let _ = self.connection.close(CloseFrame::from(code));
     }
 
-    /// Remembers whoever waits in `recv`. Returns the waker that is no longer needed.
-    pub(crate) fn wait_for_messages(&mut self, waker: &Waker) -> Option<Waker> {
-        match &self.receiver {
-            Some(receiver) if receiver.will_wake(waker) => None,
-            _ => self.receiver.replace(waker.clone()),
+    /// Remembers whoever waits in `recv`. Says whether that was done: if not, it takes a clone of
+    /// the waker in `spare`, where the waker that is no longer needed will be.
+    pub(crate) fn wait_for_messages(&mut self, waker: &Waker, spare: &mut Option<Waker>) -> bool {
+        let is_known = self.receiver.as_ref().is_some_and(|it| it.will_wake(waker));
+        if !is_known && spare.is_some() {
+            mem::swap(&mut self.receiver, spare);
+            return true;
         }
+        is_known
     }
 
     /// Reading or writing failed: the end, as if the stream had ended.
@@ -258,6 +263,16 @@ impl State {
             self.io_error = Some(Arc::new(error));
         }
         self.connection.receive_eof();
+    }
+
+    /// Takes everything that can no longer be written. To be dropped outside the lock: a payload
+    /// may have an owner of the caller's.
+    #[must_use = "it is to be dropped outside the lock"]
+    pub(crate) fn give_up_writing(&mut self) -> Outgoing {
+        self.connection.transmitted(usize::MAX);
+        let unsent = self.connection.take_transmit();
+        self.connection.transmitted(usize::MAX);
+        unsent
     }
 
     /// Whether no message can come any more, but for those that wait.
@@ -303,7 +318,7 @@ impl State {
         if self.receiver.is_some() && self.is_receivable() {
             wakers.receiver = self.receiver.take();
         }
-        if !self.waiters.0.is_empty() {
+        if !self.waiters.list.is_empty() {
             let connection = &self.connection;
             let ended = self.closed.is_some();
             let has_ended = self.has_ended();
@@ -358,45 +373,57 @@ pub(crate) enum Wait {
     Pong(u32),
 }
 
+/// A future's place on the list. No number is given twice: a future may hold one whose wait is
+/// over for as long as it likes.
+pub(crate) type Ticket = NonZeroU64;
+
 /// Everyone who waits for something but a message: several tasks may wait at once.
 #[derive(Default)]
-pub(crate) struct Waiters(Vec<(u32, Wait, Waker)>);
+pub(crate) struct Waiters {
+    list: Vec<(Ticket, Wait, Waker)>,
+    last: u64,
+}
 
 impl Waiters {
-    /// Puts a future on the list, or renews its entry. Returns the waker that is no longer
-    /// needed.
+    /// Puts a future on the list, or renews its entry. Says whether that was done: if not, it
+    /// takes a clone of the waker in `spare`, where the waker that is no longer needed will be.
     pub(crate) fn register(
         &mut self,
-        ticket: &mut Option<u32>,
+        ticket: &mut Option<Ticket>,
         wait: Wait,
         waker: &Waker,
-    ) -> Option<Waker> {
-        if let Some(number) = *ticket
-            && let Some(entry) = self.0.iter_mut().find(|entry| entry.0 == number)
-        {
+        spare: &mut Option<Waker>,
+    ) -> bool {
+        let number = *ticket;
+        if let Some(entry) = self.list.iter_mut().find(|entry| Some(entry.0) == number) {
             entry.1 = wait;
             if entry.2.will_wake(waker) {
-                return None;
+                return true;
             }
-            return Some(mem::replace(&mut entry.2, waker.clone()));
+            let Some(spare) = spare else { return false };
+            mem::swap(&mut entry.2, spare);
+            return true;
         }
-        // Numbers grow along the list, so this one is free.
-        let number = self.0.last().map_or(0, |entry| entry.0.wrapping_add(1));
+        let Some(waker) = spare.take() else {
+            return false;
+        };
+        self.last += 1;
+        let number = NonZeroU64::MIN.saturating_add(self.last);
         *ticket = Some(number);
-        self.0.push((number, wait, waker.clone()));
-        None
+        self.list.push((number, wait, waker));
+        true
     }
 
     /// Takes a future off the list.
-    pub(crate) fn forget(&mut self, ticket: u32) -> Option<Waker> {
-        let place = self.0.iter().position(|entry| entry.0 == ticket)?;
-        let (_, _, waker) = self.0.remove(place);
+    pub(crate) fn forget(&mut self, ticket: Ticket) -> Option<Waker> {
+        let place = self.list.iter().position(|entry| entry.0 == ticket)?;
+        let (_, _, waker) = self.list.remove(place);
         self.free();
         Some(waker)
     }
 
     fn take(&mut self, is_over: impl Fn(Wait) -> bool) -> Vec<Waker> {
-        let over = self.0.extract_if(.., |entry| is_over(entry.1));
+        let over = self.list.extract_if(.., |entry| is_over(entry.1));
         let wakers = over.map(|(_, _, waker)| waker).collect();
         self.free();
         wakers
@@ -404,8 +431,8 @@ impl Waiters {
 
     /// An idle socket owns no list.
     fn free(&mut self) {
-        if self.0.is_empty() {
-            self.0 = Vec::new();
+        if self.list.is_empty() {
+            self.list = Vec::new();
         }
     }
 }
