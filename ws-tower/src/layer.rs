@@ -69,9 +69,10 @@ use crate::{
     body::DefaultBody,
     gate::Gate,
     guard::Guard,
+    options::{Options, Subprotocols},
     router::{Route, Router},
     service::{NotFound, WebSocketService},
-    upgrade::{Options, PeerAddr, Subprotocols},
+    upgrade::PeerAddr,
 };
 
 /// WebSockets by path, for any Tower stack. See the [module](self).

@@ -11,6 +11,7 @@ mod guard;
 mod handler;
 pub mod layer;
 mod opening;
+mod options;
 pub mod origin;
 mod provided;
 mod router;

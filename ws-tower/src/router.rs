@@ -10,7 +10,7 @@ use crate::{
     Closed, Handler, IntoRefusal, OriginPolicy,
     guard::Guard,
     handler::{ErasedHandler, erase_type},
-    upgrade::{Options, Subprotocols},
+    options::{Options, Subprotocols},
 };
 
 /// A handler with settings that hold for its path only. What is not set here is the layer's.

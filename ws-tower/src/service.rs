@@ -23,10 +23,11 @@ use crate::{
     guard::{Guard, text_response},
     layer::Settings,
     opening::opening_of,
+    options::Options,
     provided::Promise,
     router::{Found, Route},
     session::state::About,
-    upgrade::{Options, WebSocketUpgrade},
+    upgrade::WebSocketUpgrade,
 };
 
 /// A service with WebSockets on some of its paths: see [`WebSocketLayer`](crate::WebSocketLayer).
