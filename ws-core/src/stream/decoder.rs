@@ -91,6 +91,13 @@ impl Decoder {
                 .split_at_checked(frame.missing)
                 .unwrap_or((*input, &[]));
             *input = rest;
+            if frame.fin
+                && chunk.len() == frame.missing
+                && !frame.opcode.is_control()
+                && self.message.capacity() == 0
+            {
+                return self.whole_message(frame, chunk).map(Some);
+            }
             let item = if frame.opcode.is_control() {
                 self.control_payload(frame, chunk)?
             } else {
@@ -259,6 +266,23 @@ impl Decoder {
         };
         self.message
             .reserve_exact(doubled.min(end).max(needed) - self.message.len());
+    }
+
+    /// A message that lies whole in the input, as most do: nothing of it has to be kept.
+    #[inline]
+    fn whole_message(&mut self, frame: Frame, payload: &[u8]) -> Result<Item, ProtocolError> {
+        let mut payload = payload.to_vec();
+        if let Some(key) = frame.key {
+            mask::apply(&mut payload, key, 0);
+        }
+        let payload = Bytes::from(payload);
+        Ok(Item::Message(match self.kind.take() {
+            Some(Kind::Text) => {
+                let text = Utf8Bytes::try_from(payload);
+                Message::Text(text.map_err(|_| ProtocolError::InvalidUtf8)?)
+            }
+            _ => Message::Binary(payload),
+        }))
     }
 
     /// Unmasks, validates and accounts for what was appended to the message.
