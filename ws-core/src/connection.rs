@@ -734,7 +734,7 @@ impl Connection {
 
     /// Parses until the inbox is full or the input used up.
     fn parse_some(&mut self, input: &mut &[u8]) {
-        while !self.is_deaf() && (!self.options.pauses || self.has_room()) {
+        while !input.is_empty() && !self.is_deaf() && (!self.options.pauses || self.has_room()) {
             match self.decoder.decode(input, self.role, &self.config) {
                 Ok(Some(item)) => self.on_item(item),
                 Ok(None) => return,
