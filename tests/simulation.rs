@@ -159,6 +159,9 @@ impl End {
         let event = MAX_MESSAGE + 64;
         assert!(connection.inbox_size() < config.inbox_high_water.max(1) + event);
         assert!(connection.outgoing_size() < config.outgoing_high_water.max(1) + 2 * event);
+        if !connection.wants_write() {
+            assert_eq!(connection.outgoing_size(), 0);
+        }
         if let Some(error) = self.error {
             assert_eq!(connection.error(), Some(error), "an error is for ever");
         }

@@ -861,7 +861,7 @@ impl Connection {
 
     /// Parses until the inbox is full or the input used up.
     fn parse_some(&mut self, input: &mut &[u8]) {
-        while !self.is_deaf() && (!self.may_pause() || self.has_room()) {
+        while !input.is_empty() && !self.is_deaf() && (!self.may_pause() || self.has_room()) {
             match self.decoder.decode(input, self.role, &self.config) {
                 Ok(Some(event)) => self.on_event(event),
                 Ok(None) => return,

@@ -259,24 +259,25 @@ mod tests {
     }
 
     #[test]
-    fn the_buffer_does_not_grow_with_what_has_gone_through_it() {
-        for rest in [0, 1, 1000] {
-            let mut out = Outgoing::default();
-            out.write(|buffer| buffer.resize(rest, 7));
-            for n in 0..100_000_u32 {
-                out.write(|buffer| buffer.extend_from_slice(&n.to_be_bytes()));
-                if n % 10_000 == 0 {
-                    out.push(Bytes::from_static(b"ref"));
-                }
-                let mut chunk = [0; 4];
-                out.copy_to_slice(&mut chunk);
-                if n % 10_000 == 0 {
-                    out.advance(3);
-                }
+    fn a_queue_that_never_becomes_empty_keeps_its_order_and_does_not_grow() {
+        let mut out = Outgoing::default();
+        let mut model = VecDeque::new();
+        for n in 0..100_000_usize {
+            let bytes = n.to_be_bytes();
+            match n % 100 {
+                0 => out.push(Bytes::copy_from_slice(&bytes)),
+                _ => out.write(|buffer| buffer.extend_from_slice(&bytes)),
             }
-            assert_eq!(out.remaining(), rest);
-            assert!(out.buffer.capacity() <= 4 * COMPACT);
+            model.extend(bytes);
+            // The queue swells and shrinks, around the size from which it is compacted.
+            let rest = (COMPACT / 2).max(n % (2 * COMPACT));
+            while out.remaining() > rest {
+                assert_eq!(Some(out.get_u8()), model.pop_front());
+            }
+            assert!(out.buffer.len() <= 5 * COMPACT);
         }
+        assert!(out.chunk().len() < model.len());
+        assert!(out.copy_to_bytes(out.len()) == Vec::from(model));
     }
 
     #[test]
