@@ -8,10 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Buf;
-use sha1::{Digest, Sha1};
-use ws_core::{Config, Connection, Event, Role};
+use http::Request;
+use ws_core::{Config, Connection, Event, Role, handshake::server::Offer};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip_while(|argument| argument != "--listen");
@@ -23,7 +22,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
-fn serve(mut stream: TcpStream) -> io::Result<()> {
+fn serve(mut stream: TcpStream) -> Result<(), Box<dyn Error>> {
     let config = Config::new().max_message_size(64 << 20);
     let config = config.max_frame_size(64 << 20);
     stream.set_nodelay(true)?;
@@ -82,21 +81,29 @@ fn unless_late(result: io::Result<usize>) -> io::Result<Option<usize>> {
     }
 }
 
-/// Answers the opening handshake (RFC 6455 §4.2.2), and returns the bytes that came behind it.
-fn accept(mut stream: &TcpStream) -> io::Result<Vec<u8>> {
+/// Answers the opening handshake (RFC 6455 §4.2), and returns the bytes that came behind it.
+fn accept(mut stream: &TcpStream) -> Result<Vec<u8>, Box<dyn Error>> {
     let mut head = BufReader::new(stream.take(16 << 10));
     let mut lines = head.by_ref().lines().map_while(Result::ok);
-    let key = lines.by_ref().find_map(|line| {
-        let (name, value) = line.split_once(": ")?;
-        let is_key = name.eq_ignore_ascii_case("sec-websocket-key");
-        is_key.then(|| format!("{value}258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
-    });
-    lines.find(String::is_empty);
-    let accept = STANDARD.encode(Sha1::digest(key.ok_or(ErrorKind::InvalidData)?));
-    write!(
-        stream,
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Accept: {accept}\r\n\r\n"
-    )?;
+    let start = lines.next().unwrap_or_default();
+    let mut words = start.split(' ');
+    let method = words.next().unwrap_or_default();
+    let mut request = Request::builder()
+        .method(method)
+        .uri(words.next().unwrap_or_default());
+    while let Some((name, value)) = lines
+        .next()
+        .as_deref()
+        .and_then(|line| line.split_once(':'))
+    {
+        request = request.header(name, value.trim());
+    }
+    let (parts, ()) = request.body(())?.into_parts();
+    let (response, _) = Offer::from_request(&parts)?.accept(None)?;
+    write!(stream, "HTTP/1.1 {}\r\n", response.status())?;
+    for (name, value) in response.headers() {
+        write!(stream, "{name}: {}\r\n", value.to_str()?)?;
+    }
+    write!(stream, "\r\n")?;
     Ok(head.buffer().to_vec())
 }

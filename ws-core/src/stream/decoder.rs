@@ -193,7 +193,7 @@ fn whole_message(
     }
     *input = rest;
     let message = match kind {
-        Kind::Text if std::str::from_utf8(&message).is_err() => {
+        Kind::Text if !utf8::is_valid(&message) => {
             return Err(ProtocolError::InvalidUtf8);
         }
         Kind::Text => Message::Text(Utf8Bytes::from_validated(message.into())),
