@@ -453,14 +453,13 @@ impl Connection {
     /// taken; from then on every call says so. A Close is no error.
     #[inline]
     pub fn poll(&mut self) -> Result<Option<Event>, ConnectionError> {
-        if let Some(event) = self.inbox.pop() {
-            return Ok(Some(event));
-        }
-        if !self.unparsed.is_empty() {
+        let event = self.inbox.pop();
+        if !self.unparsed.is_empty() && self.inbox.is_empty() {
+            // Not only when the next event is asked for: a ping or a Close may wait there.
             self.resume();
-            if let Some(event) = self.inbox.pop() {
-                return Ok(Some(event));
-            }
+        }
+        if let Some(event) = event.or_else(|| self.inbox.pop()) {
+            return Ok(Some(event));
         }
         match self.error() {
             Some(error) => Err(error),
