@@ -190,7 +190,7 @@ impl<Io> Faulty<Io> {
         *calls += 1;
         let is_met = match self.fault {
             Fault::OneByte | Fault::Pending => call == self.at,
-            Fault::PendingEverySecond => call >= self.at && (call - self.at) % 2 == 0,
+            Fault::PendingEverySecond => call >= self.at && (call - self.at).is_multiple_of(2),
             Fault::OneByteFromThenOn | Fault::Error | Fault::End => call >= self.at,
         };
         is_met.then_some(self.fault)

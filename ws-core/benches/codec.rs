@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Buf;
-use ws_core::{Config, Connection, Event, Message, PreparedMessage, Role};
+use ws_core::{Config, Connection, Event, Message, PreparedMessage, Role, Scratch};
 
 /// What one read brings, and one write takes.
 const BATCH: usize = 64 << 10;
@@ -84,11 +84,11 @@ fn config() -> Config {
 /// Sends messages and writes them; returns how many.
 fn send_batch(
     connection: &mut Connection,
-    buffer: &mut Vec<u8>,
+    scratch: &mut Scratch,
     mut send: impl FnMut(&mut Connection),
 ) -> usize {
     let mut count = 0;
-    connection.lend_buffer(buffer);
+    connection.lend(scratch);
     while connection.is_writable() {
         send(connection);
         count += 1;
@@ -98,15 +98,15 @@ fn send_batch(
         let len = black_box(transmit.chunk()).len();
         transmit.advance(len);
     }
-    *buffer = connection.release().unwrap_or_default();
+    connection.release(scratch);
     count
 }
 
 fn encode(role: Role, message: &Message) -> impl FnMut() -> usize {
     let mut connection = Connection::new(role, config());
-    let mut buffer = Vec::with_capacity(2 * BATCH);
+    let mut scratch = Scratch::default();
     move || {
-        send_batch(&mut connection, &mut buffer, |connection| {
+        send_batch(&mut connection, &mut scratch, |connection| {
             let sent = connection.send(black_box(message).clone());
             sent.expect("it is open and writable");
         })
@@ -116,9 +116,9 @@ fn encode(role: Role, message: &Message) -> impl FnMut() -> usize {
 fn prepared(message: &Message) -> impl FnMut() -> usize {
     let message = PreparedMessage::new(message.clone());
     let mut connection = Connection::new(Role::Server, config());
-    let mut buffer = Vec::with_capacity(2 * BATCH);
+    let mut scratch = Scratch::default();
     move || {
-        send_batch(&mut connection, &mut buffer, |connection| {
+        send_batch(&mut connection, &mut scratch, |connection| {
             let sent = connection.send_prepared(black_box(&message));
             sent.expect("it is open and writable");
         })

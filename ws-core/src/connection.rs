@@ -493,14 +493,13 @@ impl Connection {
     /// not. An application that does not call has as long as the closing handshake may take.
     #[inline]
     pub fn poll(&mut self) -> Result<Option<Event>, ConnectionError> {
-        if let Some(event) = self.inbox.pop() {
-            return Ok(Some(event));
-        }
-        if self.has_unparsed() {
+        let event = self.inbox.pop();
+        if self.has_unparsed() && self.inbox.is_empty() {
+            // Not only when the next event is asked for: a ping or a Close may wait there.
             self.resume();
-            if let Some(event) = self.inbox.pop() {
-                return Ok(Some(event));
-            }
+        }
+        if let Some(event) = event.or_else(|| self.inbox.pop()) {
+            return Ok(Some(event));
         }
         self.fail_if_broken();
         match self.error() {
@@ -517,9 +516,11 @@ impl Connection {
     /// Those of [`poll`](Self::poll), when there are no more events.
     pub fn take_events(&mut self, events: &mut VecDeque<Event>) -> Result<(), ConnectionError> {
         self.inbox.take(events);
-        if events.is_empty() && self.has_unparsed() {
+        if self.has_unparsed() {
             self.resume();
-            self.inbox.take(events);
+            if events.is_empty() {
+                self.inbox.take(events);
+            }
         }
         if !events.is_empty() {
             return Ok(());
