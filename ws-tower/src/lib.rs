@@ -97,7 +97,7 @@
 //! |---|---|
 //! | not for a WebSocket | the inner service gets it, untouched |
 //! | for a WebSocket, on a path without a route | the inner service gets it, with a [`WebSocketUpgrade`] in its extensions; hyper's `OnUpgrade` is there still |
-//! | for a WebSocket, on the path of a route | handshake, [origin](origin), [guards](WebSocketLayer::guard), [subprotocol](WebSocketLayer::subprotocols); then 101 (200 over HTTP/2) and a session with the handler, or a refusal |
+//! | for a WebSocket, on the path of a route | handshake, [origin], [guards](WebSocketLayer::guard), [subprotocol](WebSocketLayer::subprotocols); then 101 (200 over HTTP/2) and a session with the handler, or a refusal |
 //! | the same, while [draining](Tracker::drain) | 503 |
 //! | any, to a layer that [stands alone](WebSocketLayer::into_service) | 404; on the path of a route 426, or 405 for a method other than `GET` |
 //!
@@ -135,7 +135,7 @@
 //! A [`Sender`] does not keep a socket open. When only the [`Receiver`] is dropped and the handler
 //! runs on, what comes is thrown away, as after
 //! [`discard_incoming`](WebSocket::discard_incoming). How a socket ended is told by
-//! [`closed`](WebSocket::closed) on every handle, and to the layer's
+//! [`closed`](WebSocket::closed) to every [`WebSocket`] and [`Sender`], and to the layer's
 //! [`on_closed`](WebSocketLayer::on_closed).
 //!
 //! # Where to put it, and how to stop it
