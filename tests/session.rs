@@ -430,7 +430,7 @@ async fn flood(io: &mut DuplexStream, frame: &[u8]) -> usize {
     loop {
         let rest = &block[sent % frame.len()..];
         match timeout(Duration::from_millis(20), io.write(rest)).await {
-            Ok(count) => sent += count.unwrap(),
+            Ok(count) => sent += count.expect("a write that is not refused"),
             Err(_) => return sent,
         }
     }
@@ -787,7 +787,7 @@ struct Nosy {
 impl Nosy {
     fn look(&self) {
         self.calls.fetch_add(1, Ordering::Relaxed);
-        let sender = self.sender.lock().unwrap().clone();
+        let sender = self.sender.lock().expect("nobody panics under it").clone();
         if let Some(sender) = sender {
             sender.is_open();
             sender.try_closed();

@@ -340,6 +340,8 @@ impl Sender {
     fn start_close(&self, close: Option<CloseFrame>) {
         let session = {
             let mut state = self.shared.lock();
+            // Messages that nobody takes must not hide the peer's Close.
+            state.connection.discard_overflow();
             if state.connection.close(close) == Err(SendError::ServerSent1010) {
                 let _ = state
                     .connection
