@@ -1,4 +1,5 @@
 //! The end of a socket, in every order of what can bring it about.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::time::Duration;
 
@@ -168,6 +169,7 @@ async fn watch(mut peer: Peer<DuplexStream>, mut orders: oneshot::Receiver<Happe
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "one life, from its start to its end")]
 async fn run(outcome: Outcome, half: Half, happens: Happens, first: First) {
     let case = format!("{outcome:?} {half:?} {happens:?} {first:?}");
     let (near, far) = duplex(4096);

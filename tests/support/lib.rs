@@ -1,4 +1,21 @@
-//! Helpers of the tests that cross crates.
+//! What the tests share.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`feed`] | drives a connection with pieces of a stream, and writes down what comes of it |
+//! | [`fuzz`] | the bodies of the fuzz targets |
+//! | [`io`] | streams that count, stall and fail |
+//! | [`peer`] | the other end of a session, in bytes |
+//! | [`random`] | a small generator of numbers that a seed repeats |
+//! | [`wire`] | frames as bytes, made and taken apart apart from the engine |
+#![expect(
+    clippy::missing_panics_doc,
+    reason = "a helper that panics fails the test that uses it"
+)]
 
+pub mod feed;
+pub mod fuzz;
 pub mod io;
 pub mod peer;
+pub mod random;
+pub mod wire;

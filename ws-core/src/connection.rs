@@ -34,33 +34,42 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-use std::{mem, sync::Arc, time::Instant};
+use std::{collections::VecDeque, mem, sync::Arc, time::Instant};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes, BytesMut};
 
 use crate::{
-    Close, CloseCode, CloseFrame, Config, ConnectionError, Message, Role, SendError, Utf8Bytes,
+    Close, CloseCode, CloseFrame, Config, ConnectionError, Message, ProtocolError, Role, SendError,
+    Utf8Bytes,
     frame::{MAX_CONTROL_PAYLOAD, OpCode},
     stream::{
-        decoder::{Decoder, Item},
+        decoder::Decoder,
         encoder::Encoder,
         outgoing::Outgoing,
         prepared::{self, PreparedMessage},
     },
 };
 
+mod deadline;
 mod fragments;
 mod heartbeat;
 mod inbox;
+mod scratch;
 mod transmit;
 
+use deadline::after;
 pub use fragments::Fragments;
 use heartbeat::{Heartbeat, Tick};
 use inbox::Inbox;
+pub use scratch::Scratch;
 pub use transmit::Transmit;
 
 /// What a message in a queue counts beyond its payload, in bytes: an empty message is not free.
 pub(crate) const MESSAGE_OVERHEAD: usize = 64;
+
+/// How many bytes of pongs wait at most: a burst of pings is answered one by one, as peers
+/// expect, and a flood is not.
+const MAX_PONGS: usize = 1024;
 
 /// Something that came from the peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,8 +99,6 @@ pub struct Connection {
     decoder: Decoder,
     encoder: Encoder,
     inbox: Inbox,
-    /// Input that waits for room in the inbox.
-    unparsed: Vec<u8>,
     outgoing: Outgoing,
     /// What the messages in `outgoing` count, and those of the batch before them.
     outgoing_cost: usize,
@@ -100,14 +107,10 @@ pub struct Connection {
     batch_cost: usize,
     /// Whether the probe is in the batch.
     batch_probe: bool,
-    /// The newest unanswered ping. RFC 6455 §5.5.3: "If an endpoint receives a Ping frame and
-    /// has not yet sent Pong frame(s) in response to previous Ping frame(s), the endpoint MAY
-    /// elect to send a Pong frame for only the most recently processed Ping frame."
-    pong: Option<Bytes>,
     probe: Probe,
     heartbeat: Heartbeat,
-    write_due: Option<Instant>,
-    close_due: Option<Instant>,
+    /// What an idle connection has not, in a box that it has not either.
+    rare: Option<Box<Rare>>,
     /// How it ended; `None` while it is open.
     end: Option<Box<End>>,
     /// Whether a message sent in fragments is under way.
@@ -134,6 +137,29 @@ struct Probe {
     answered: u32,
 }
 
+/// What a connection has for a while only.
+#[derive(Debug, Default)]
+struct Rare {
+    /// Input that waits for room in the inbox.
+    unparsed: BytesMut,
+    /// Pongs that wait, encoded: at most [`MAX_PONGS`] and one more.
+    pongs: Vec<u8>,
+    /// What the peer broke, while events before that wait for the application.
+    broken: Option<ProtocolError>,
+    write_due: Option<Instant>,
+    close_due: Option<Instant>,
+}
+
+impl Rare {
+    fn is_empty(&self) -> bool {
+        self.unparsed.is_empty()
+            && self.pongs.is_empty()
+            && self.broken.is_none()
+            && self.write_due.is_none()
+            && self.close_due.is_none()
+    }
+}
+
 #[derive(Debug, Default)]
 struct End {
     sent: Option<Close>,
@@ -155,17 +181,14 @@ impl Connection {
             decoder: Decoder::default(),
             encoder: Encoder::new(role),
             inbox: Inbox::default(),
-            unparsed: Vec::new(),
             outgoing: Outgoing::default(),
             outgoing_cost: 0,
             batch: 0,
             batch_cost: 0,
             batch_probe: false,
-            pong: None,
             probe: Probe::default(),
             heartbeat: Heartbeat::new(),
-            write_due: None,
-            close_due: None,
+            rare: None,
             end: None,
             unfinished: false,
             options: Options {
@@ -216,13 +239,13 @@ impl Connection {
         if self.decoder.has_appended() {
             self.heartbeat.input();
             match self.decoder.take_appended() {
-                Ok((item, behind)) => {
-                    if let Some(item) = item {
-                        self.on_item(item);
+                Ok((event, behind)) => {
+                    if let Some(event) = event {
+                        self.on_event(event);
                     }
                     self.parse(&behind);
                 }
-                Err(error) => self.fail(error.into()),
+                Err(error) => self.reject(error),
             }
         }
         if !input.is_empty() {
@@ -237,7 +260,7 @@ impl Connection {
     /// [`receive`](Self::receive) with nothing. More than the message may be appended. `None`:
     /// no frame misses so many bytes that this would pay; read elsewhere and call `receive`.
     pub fn read_buf(&mut self) -> Option<&mut Vec<u8>> {
-        if self.is_deaf() || !self.unparsed.is_empty() {
+        if self.is_deaf() || self.has_unparsed() {
             return None;
         }
         self.decoder.read_buf()
@@ -252,14 +275,21 @@ impl Connection {
 
     /// Takes the buffer of [`take_read_buf`](Self::take_read_buf) back, with what was appended.
     pub fn receive_buf(&mut self, buffer: Vec<u8>) {
-        self.decoder.restore(buffer);
-        self.receive(&[]);
+        if !self.is_deaf() {
+            self.decoder.restore(buffer);
+            self.receive(&[]);
+        }
     }
 
     /// Takes the news that the peer's stream has ended.
     ///
     /// Without a Close before it, the connection has failed (RFC 6455 §7.1.5: 1006).
     pub fn receive_eof(&mut self) {
+        // What came before the end is delivered, however much waits already.
+        let pauses = mem::replace(&mut self.options.pauses, false);
+        self.resume();
+        self.options.pauses = pauses;
+        self.fail_if_broken();
         let end = self.end.get_or_insert_default();
         end.eof = true;
         if end.received.is_none() && end.error.is_none() {
@@ -272,19 +302,24 @@ impl Connection {
     ///
     /// Calling it too early or too often does no harm.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if self.write_due.is_some_and(|due| now >= due) {
-            self.write_due = None;
+        let (write_due, close_due) = self.dues();
+        if write_due.is_some_and(|due| now >= due) {
+            self.rare().write_due = None;
             if self.wants_write() {
                 self.fail(ConnectionError::WriteTimeout);
                 self.finish();
             }
         }
-        if self.close_due.is_some_and(|due| now >= due) {
-            self.close_due = None;
-            if !self.close_is_answered() {
-                self.fail(ConnectionError::CloseTimeout);
+        if close_due.is_some_and(|due| now >= due) {
+            self.rare().close_due = None;
+            let waiting = self.is_waiting_for_the_end();
+            self.fail_if_broken();
+            if waiting {
+                if !self.close_is_answered() {
+                    self.fail(ConnectionError::CloseTimeout);
+                }
+                self.finish();
             }
-            self.finish();
         }
         if let Some(interval) = self.config.keepalive_interval
             && self.end.is_none()
@@ -441,6 +476,7 @@ impl Connection {
         self.options.discards = true;
         self.inbox.clear();
         self.resume();
+        self.fail_if_broken();
     }
 
     // Outputs.
@@ -451,20 +487,46 @@ impl Connection {
     ///
     /// [`ConnectionError`] when the connection has failed and all events before that have been
     /// taken; from then on every call says so. A Close is no error.
+    ///
+    /// When the peer breaks the protocol, the connection fails with the call that says so, not
+    /// before: what came until then can still be answered, whether it came in the same read or
+    /// not. An application that does not call has as long as the closing handshake may take.
     #[inline]
     pub fn poll(&mut self) -> Result<Option<Event>, ConnectionError> {
         let event = self.inbox.pop();
-        if !self.unparsed.is_empty() && self.inbox.is_empty() {
+        if self.has_unparsed() && self.inbox.is_empty() {
             // Not only when the next event is asked for: a ping or a Close may wait there.
             self.resume();
         }
         if let Some(event) = event.or_else(|| self.inbox.pop()) {
             return Ok(Some(event));
         }
+        self.fail_if_broken();
         match self.error() {
             Some(error) => Err(error),
             None => Ok(None),
         }
+    }
+
+    /// Takes all events that wait at once, in exchange for an empty queue, for a driver that hands
+    /// them on one by one. They count no more in [`inbox_size`](Self::inbox_size).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`poll`](Self::poll), when there are no more events.
+    pub fn take_events(&mut self, events: &mut VecDeque<Event>) -> Result<(), ConnectionError> {
+        self.inbox.take(events);
+        if self.has_unparsed() {
+            self.resume();
+            if events.is_empty() {
+                self.inbox.take(events);
+            }
+        }
+        if !events.is_empty() {
+            return Ok(());
+        }
+        self.fail_if_broken();
+        self.error().map_or(Ok(()), Err)
     }
 
     /// The bytes to write, as a [`Buf`]. Advance it by what has been written.
@@ -487,6 +549,13 @@ impl Connection {
             );
         }
         self.seal();
+        if self.outgoing.len() > self.batch {
+            // It has been lent and not used up, and more is queued behind it. That stays: a pong
+            // may have to come between.
+            let mut rest = Outgoing::default();
+            rest.push(self.outgoing.copy_to_bytes(self.batch));
+            return rest;
+        }
         mem::take(&mut self.outgoing)
     }
 
@@ -495,7 +564,9 @@ impl Connection {
         if count == 0 {
             return;
         }
-        self.write_due = None;
+        if let Some(rare) = &mut self.rare {
+            rare.write_due = None;
+        }
         self.heartbeat.restart();
         self.batch = self.batch.saturating_sub(count);
         if self.batch == 0 {
@@ -506,20 +577,27 @@ impl Connection {
         }
     }
 
-    /// Gives the connection an empty buffer to encode into, if it has none: see
-    /// [`Outgoing::reclaim`].
-    pub fn lend_buffer(&mut self, buffer: &mut Vec<u8>) {
-        self.outgoing.lend(buffer);
+    /// Gives the connection the room of `scratch` to work in, where it has none of its own.
+    ///
+    /// A driver of many connections lends each the same room in turn, and takes it back with
+    /// [`release`](Self::release): then queues allocate nothing while it works, and an idle
+    /// connection owns none.
+    #[inline]
+    pub fn lend(&mut self, scratch: &mut Scratch) {
+        self.inbox.lend(&mut scratch.events);
+        self.outgoing.lend(&mut scratch.bytes);
     }
 
-    /// Takes back an unused buffer, and frees what an idle connection does not need.
-    pub fn release(&mut self) -> Option<Vec<u8>> {
-        self.inbox.release();
-        self.decoder.release();
-        if self.unparsed.is_empty() {
-            self.unparsed = Vec::new();
+    /// Frees what an idle connection does not need, into `scratch` if it has none.
+    #[inline]
+    pub fn release(&mut self, scratch: &mut Scratch) {
+        self.inbox.release(&mut scratch.events);
+        self.outgoing.release(scratch);
+        if let Some(rare) = &self.rare
+            && rare.is_empty()
+        {
+            self.rare = None;
         }
-        self.outgoing.reclaim()
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) should be called; `None` for no time.
@@ -531,13 +609,19 @@ impl Connection {
             return None;
         }
         if !self.wants_write() {
-            self.write_due = None;
+            if let Some(rare) = &mut self.rare {
+                rare.write_due = None;
+            }
         } else if let Some(timeout) = self.config.write_timeout {
-            self.write_due.get_or_insert(now + timeout);
+            self.rare()
+                .write_due
+                .get_or_insert_with(|| after(now, timeout));
         }
-        if self.is_waiting_for_the_end() {
+        if self.is_broken() || self.is_waiting_for_the_end() {
             let timeout = self.config.close_timeout;
-            self.close_due.get_or_insert(now + timeout);
+            self.rare()
+                .close_due
+                .get_or_insert_with(|| after(now, timeout));
         }
         let heartbeat = match self.config.keepalive_interval {
             Some(interval) if self.end.is_none() => {
@@ -547,7 +631,8 @@ impl Connection {
             }
             _ => None,
         };
-        [self.write_due, self.close_due, heartbeat]
+        let (write_due, close_due) = self.dues();
+        [write_due, close_due, heartbeat]
             .into_iter()
             .flatten()
             .min()
@@ -557,15 +642,16 @@ impl Connection {
     /// remembers the earliest deadline need not read a clock otherwise.
     #[inline]
     pub fn wants_clock(&self) -> bool {
+        let (write_due, close_due) = self.dues();
+        let writing = write_due.is_none() && self.wants_write();
         if self.end.is_some() {
             return !self.is_done()
-                && (self.write_due.is_none() && self.wants_write()
-                    || self.close_due.is_none() && self.is_waiting_for_the_end());
+                && (writing || close_due.is_none() && self.is_waiting_for_the_end());
         }
-        (self.config.keepalive_interval.is_some() && self.heartbeat.wants_clock(!self.wants_read()))
-            || (self.write_due.is_none()
-                && self.config.write_timeout.is_some()
-                && self.wants_write())
+        (self.is_broken() && close_due.is_none())
+            || (self.config.keepalive_interval.is_some()
+                && self.heartbeat.wants_clock(!self.wants_read()))
+            || (writing && self.config.write_timeout.is_some())
     }
 
     // Facts.
@@ -580,7 +666,9 @@ impl Connection {
         &self.config
     }
 
-    /// Whether messages can be sent: no Close has gone either way, and nothing has failed.
+    /// Whether messages can be sent: no Close has gone either way, and nothing has failed. What
+    /// the peer breaks counts when the events before it have been taken: see
+    /// [`poll`](Self::poll).
     pub fn is_open(&self) -> bool {
         self.end.is_none()
     }
@@ -588,7 +676,7 @@ impl Connection {
     /// Whether the outgoing queue is below its high-water mark.
     #[inline]
     pub fn is_writable(&self) -> bool {
-        self.outgoing_cost < self.config.outgoing_high_water
+        self.outgoing_cost < self.config.outgoing_high_water.max(1)
     }
 
     /// Whether reading is wanted. Not while the application has more than the high-water mark of
@@ -599,7 +687,7 @@ impl Connection {
         match &self.end {
             Some(end) if end.eof || end.done => false,
             Some(end) if end.received.is_some() || end.error.is_some() => true,
-            _ => !self.may_pause() || self.unparsed.is_empty() && !self.inbox_is_full(),
+            _ => !self.may_pause() || !self.has_unparsed() && self.has_room(),
         }
     }
 
@@ -626,7 +714,7 @@ impl Connection {
 
     /// Whether an event or an error waits for [`poll`](Self::poll).
     pub fn has_events(&self) -> bool {
-        !self.inbox.is_empty() || !self.unparsed.is_empty() || self.error().is_some()
+        !self.inbox.is_empty() || self.has_unparsed() || self.is_broken() || self.error().is_some()
     }
 
     /// The number of the newest [`probe`](Self::probe) that the peer has answered.
@@ -672,15 +760,37 @@ impl Connection {
 
     // Helpers.
 
-    /// Whether input no longer matters.
-    fn is_deaf(&self) -> bool {
-        self.end
-            .as_ref()
-            .is_some_and(|end| end.received.is_some() || end.error.is_some() || end.eof)
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
     }
 
-    fn inbox_is_full(&self) -> bool {
-        self.inbox.cost() >= self.config.inbox_high_water
+    #[inline]
+    fn has_unparsed(&self) -> bool {
+        self.rare
+            .as_ref()
+            .is_some_and(|rare| !rare.unparsed.is_empty())
+    }
+
+    #[inline]
+    fn is_broken(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.broken.is_some())
+    }
+
+    /// When the write and the closing handshake are given up.
+    #[inline]
+    fn dues(&self) -> (Option<Instant>, Option<Instant>) {
+        self.rare
+            .as_ref()
+            .map_or((None, None), |rare| (rare.write_due, rare.close_due))
+    }
+
+    /// Whether input no longer matters.
+    fn is_deaf(&self) -> bool {
+        self.is_broken()
+            || self
+                .end
+                .as_ref()
+                .is_some_and(|end| end.received.is_some() || end.error.is_some() || end.eof)
     }
 
     /// Whether a full inbox stops reading. Not once a Close was sent: the peer's has to be read,
@@ -734,65 +844,73 @@ impl Connection {
         self.room()
     }
 
+    /// Whether the inbox is below its high-water mark. One of zero lets one event in at a time.
+    #[inline]
+    fn has_room(&self) -> bool {
+        self.inbox.cost() < self.config.inbox_high_water.max(1)
+    }
+
     /// Parses what came, or keeps it while the inbox is full.
     fn parse(&mut self, mut input: &[u8]) {
-        if self.unparsed.is_empty() {
+        if !self.has_unparsed() {
             self.parse_some(&mut input);
         }
         if !input.is_empty() && !self.is_deaf() {
-            self.unparsed.extend_from_slice(input);
+            self.rare().unparsed.extend_from_slice(input);
         }
     }
 
     /// Parses until the inbox is full or the input used up.
     fn parse_some(&mut self, input: &mut &[u8]) {
-        while !self.is_deaf() && (!self.may_pause() || !self.inbox_is_full()) {
+        while !input.is_empty() && !self.is_deaf() && (!self.may_pause() || self.has_room()) {
             match self.decoder.decode(input, self.role, &self.config) {
-                Ok(Some(item)) => self.on_item(item),
+                Ok(Some(event)) => self.on_event(event),
                 Ok(None) => return,
-                Err(error) => return self.fail(error.into()),
+                Err(error) => return self.reject(error),
             }
         }
     }
 
-    /// Goes on with kept input, once the inbox is empty: each byte is moved a bounded number of
-    /// times.
+    /// Goes on with kept input, once the inbox is empty.
     fn resume(&mut self) {
         self.heartbeat.restart();
         // The decoder is not to be asked for nothing: its buffer may be lent to the driver.
-        if self.unparsed.is_empty() {
+        let Some(rare) = &mut self.rare else { return };
+        if rare.unparsed.is_empty() {
             return;
         }
-        let unparsed = mem::take(&mut self.unparsed);
-        let mut rest = unparsed.as_slice();
+        let mut unparsed = mem::take(&mut rare.unparsed);
+        let mut rest = &*unparsed;
         self.parse_some(&mut rest);
-        if !rest.is_empty() && !self.is_deaf() {
-            self.unparsed = rest.to_vec();
+        let parsed = unparsed.len() - rest.len();
+        if parsed < unparsed.len() && !self.is_deaf() {
+            unparsed.advance(parsed);
+            self.rare().unparsed = unparsed;
         }
     }
 
     #[inline]
-    fn on_item(&mut self, item: Item) {
-        match item {
-            Item::Message(message)
-                if self.options.discards || self.end.is_some() && self.inbox_is_full() =>
-            {
-                drop(message);
+    fn on_event(&mut self, event: Event) {
+        if let Event::Message(_) = event {
+            let is_unwanted = self.options.discards || self.end.is_some() && !self.has_room();
+            if !is_unwanted {
+                self.inbox.push(event);
             }
-            Item::Message(message) => self.inbox.push(Event::Message(message)),
-            Item::Ping(payload) => {
-                // Nothing follows our own Close.
-                if self.close_sent().is_none() {
-                    self.pong = Some(payload.clone());
-                }
-                self.report(Event::Ping(payload));
-            }
-            Item::Pong(payload) => {
-                self.on_pong(&payload);
-                self.report(Event::Pong(payload));
-            }
-            Item::Close(close) => {
-                self.unparsed = Vec::new();
+        } else {
+            self.on_control(event);
+        }
+    }
+
+    fn on_control(&mut self, event: Event) {
+        match &event {
+            Event::Message(_) => {}
+            // Nothing follows our own Close.
+            Event::Ping(_) if self.close_sent().is_some() => {}
+            Event::Ping(payload) => self.queue_pong(payload),
+            Event::Pong(payload) => self.on_pong(payload),
+            Event::Close(close) => {
+                // What is left of a message under way is of no use.
+                self.decoder = Decoder::default();
                 let end = self.end.get_or_insert_default();
                 end.received = Some(close.clone().into());
                 if end.sent.is_none() {
@@ -800,15 +918,23 @@ impl Connection {
                     // typically echos the status code it received."
                     self.queue_close(close.as_ref().map(|close| close.code().into()));
                 }
-                self.report(Event::Close(close));
             }
         }
-    }
-
-    fn report(&mut self, event: Event) {
         if self.options.control_events && !self.options.discards {
             self.inbox.push(event);
         }
+    }
+
+    fn queue_pong(&mut self, payload: &[u8]) {
+        let encoder = self.encoder;
+        let pongs = &mut self.rare().pongs;
+        if pongs.len() + payload.len() > MAX_PONGS {
+            // RFC 6455 §5.5.3: "If an endpoint receives a Ping frame and has not yet sent Pong
+            // frame(s) in response to previous Ping frame(s), the endpoint MAY elect to send a
+            // Pong frame for only the most recently processed Ping frame."
+            pongs.clear();
+        }
+        encoder.frame(pongs, OpCode::Pong, true, payload);
     }
 
     fn on_pong(&mut self, payload: &[u8]) {
@@ -828,6 +954,24 @@ impl Connection {
         self.end.get_or_insert_default().sent = Some(close.into());
     }
 
+    /// Takes the news that the peer broke the protocol. Events before that are taken first.
+    #[cold]
+    fn reject(&mut self, error: ProtocolError) {
+        self.rare().broken = Some(error);
+        if self.inbox.cost() == 0 {
+            self.fail_if_broken();
+        }
+    }
+
+    #[inline]
+    fn fail_if_broken(&mut self) {
+        if let Some(rare) = &mut self.rare
+            && let Some(error) = rare.broken.take()
+        {
+            self.fail(error.into());
+        }
+    }
+
     /// Enters the state that absorbs: what was queued is followed by a Close that says why, and
     /// the peer is heard no more.
     fn fail(&mut self, error: ConnectionError) {
@@ -836,6 +980,10 @@ impl Connection {
             return;
         }
         end.error = Some(error);
+        if let Some(rare) = &mut self.rare {
+            rare.close_due = None;
+        }
+        self.decoder = Decoder::default();
         if end.sent.is_some() {
             return;
         }
@@ -856,7 +1004,11 @@ impl Connection {
     /// Whether a pong or a probe waits.
     #[inline]
     fn has_control(&self) -> bool {
-        self.pong.is_some() || self.probe.queued
+        self.probe.queued
+            || self
+                .rare
+                .as_ref()
+                .is_some_and(|rare| !rare.pongs.is_empty())
     }
 
     /// Makes a batch of what is queued, control frames first, unless one is under way.
@@ -873,24 +1025,19 @@ impl Connection {
     }
 
     fn seal_control(&mut self) {
-        let pong = self.pong.take();
+        let rare = self.rare.as_mut();
+        let mut control = rare.map_or_else(Vec::new, |rare| mem::take(&mut rare.pongs));
         let probe = mem::take(&mut self.probe.queued);
-        let encoder = self.encoder;
-        let newest = self.probe.newest.to_be_bytes();
-        let write = |buffer: &mut Vec<u8>| {
-            if let Some(pong) = &pong {
-                encoder.frame(buffer, OpCode::Pong, true, pong);
-            }
-            if probe {
-                encoder.frame(buffer, OpCode::Ping, true, &newest);
-            }
-        };
+        if probe {
+            let number = self.probe.newest.to_be_bytes();
+            self.encoder
+                .frame(&mut control, OpCode::Ping, true, &number);
+        }
         if self.outgoing.len() == 0 {
-            self.outgoing.write(write);
+            self.outgoing
+                .write(|buffer| buffer.extend_from_slice(&control));
         } else {
-            let mut buffer = Vec::new();
-            write(&mut buffer);
-            self.outgoing.push_front(buffer.into());
+            self.outgoing.push_front(control.into());
         }
         self.batch_probe = probe;
     }

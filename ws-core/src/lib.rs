@@ -14,7 +14,7 @@ mod text;
 
 pub use close::{Close, CloseCode, CloseFrame, InvalidCloseCode, ReasonTooLong};
 pub use config::{Config, Role};
-pub use connection::{Connection, Event};
+pub use connection::{Connection, Event, Scratch};
 pub use error::{ConnectionError, ProtocolError, SendError};
 pub use message::Message;
 pub use stream::{outgoing::Outgoing, prepared::PreparedMessage};

@@ -19,7 +19,7 @@ use std::{
 
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
-use ws_core::{Connection, Outgoing};
+use ws_core::Connection;
 
 use crate::{BoxError, Closed, Error, WebSocket};
 
@@ -29,6 +29,7 @@ pub(crate) mod state;
 mod tests;
 mod timer;
 
+use driver::Unfinished;
 use state::{About, Handler, Shared, panic_text};
 use timer::Timer;
 
@@ -80,11 +81,8 @@ pin_project! {
         shared: Arc<Shared>,
         #[pin]
         timer: Timer,
-        // The batch that is being written.
-        out: Outgoing,
-        // The buffer of a large message under way, or none.
-        reading: Vec<u8>,
-        closed: Option<Closed>,
+        // What could not be written or read at once, or nothing.
+        unfinished: Option<Box<Unfinished>>,
         on_closed: Option<OnClosed>,
         // The engine has not been asked for its next deadline since the timer was made or fired.
         timer_is_stale: bool,
@@ -157,9 +155,7 @@ impl<Io, H> Session<Io, H> {
             handler,
             shared,
             timer: Timer::default(),
-            out: Outgoing::default(),
-            reading: Vec::new(),
-            closed: None,
+            unfinished: None,
             on_closed: None,
             timer_is_stale: true,
             unflushed: 0,

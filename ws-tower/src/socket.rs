@@ -4,8 +4,9 @@
 //! it, so any number of tasks may do both at once, and a future that is dropped loses nothing.
 
 use std::{
+    collections::VecDeque,
     fmt,
-    future::poll_fn,
+    future::{Future, poll_fn},
     net::SocketAddr,
     pin::Pin,
     sync::Arc,
@@ -62,13 +63,18 @@ pub struct Sender {
 /// handler it closes the socket.
 pub struct Receiver {
     shared: Arc<Shared>,
+    /// Messages taken from the session at once: one hold of the lock for all that came in a turn.
+    events: VecDeque<Event>,
 }
 
 impl WebSocket {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self {
             sender: Sender::new(Arc::clone(&shared)),
-            receiver: Receiver { shared },
+            receiver: Receiver {
+                shared,
+                events: VecDeque::new(),
+            },
         }
     }
 
@@ -84,8 +90,8 @@ impl WebSocket {
     /// # Cancel safety
     ///
     /// Cancel safe: a message is taken only when the future is ready.
-    pub async fn recv(&mut self) -> Option<Result<Message, Error>> {
-        self.receiver.recv().await
+    pub fn recv(&mut self) -> impl Future<Output = Option<Result<Message, Error>>> + Send {
+        self.receiver.recv()
     }
 
     /// Sends a message: queues it, and waits only while the queue is above its high-water mark.
@@ -99,8 +105,11 @@ impl WebSocket {
     /// Cancel safe: either the future is ready and the message is queued whole, or it is not
     /// queued at all. A cancelled wait drops the message;
     /// [`try_send`](Self::try_send) gives it back.
-    pub async fn send(&self, message: impl Into<Message>) -> Result<(), Error> {
-        self.sender.send(message).await
+    pub fn send(
+        &self,
+        message: impl Into<Message>,
+    ) -> impl Future<Output = Result<(), Error>> + Send {
+        Sending::new(&self.sender.shared, message.into())
     }
 
     /// Sends a message that is encoded already, as [`send`](Self::send) does.
@@ -228,11 +237,12 @@ impl Sender {
     ///
     /// Cancel safe: either the future is ready and the message is queued whole, or it is not
     /// queued at all.
-    pub async fn send(&self, message: impl Into<Message>) -> Result<(), Error> {
-        // Converting and dropping may cost what they will: not under the lock.
-        let message = message.into();
-        let mut waiting = Waiting::new(&self.shared);
-        poll_fn(|cx| waiting.poll_send(cx, |connection| connection.send_ref(&message))).await
+    pub fn send(
+        &self,
+        message: impl Into<Message>,
+    ) -> impl Future<Output = Result<(), Error>> + Send {
+        // Converting may cost what it will: not under the lock.
+        Sending::new(&self.shared, message.into())
     }
 
     /// Sends a message that is encoded already: see [`WebSocket::send_prepared`].
@@ -371,8 +381,8 @@ impl Receiver {
     /// # Cancel safety
     ///
     /// Cancel safe: a message is taken only when the future is ready.
-    pub async fn recv(&mut self) -> Option<Result<Message, Error>> {
-        poll_fn(|cx| self.poll_recv(cx)).await
+    pub fn recv(&mut self) -> impl Future<Output = Option<Result<Message, Error>>> + Send {
+        poll_fn(|cx| self.poll_recv(cx))
     }
 
     /// Throws away the messages that wait and all that come: see
@@ -384,62 +394,72 @@ impl Receiver {
             state.nudge()
         };
         wake(session);
+        self.events = VecDeque::new();
     }
 
+    #[inline]
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, Error>>> {
         // A handler shares its session's turns, which are bounded; any other task takes part in
         // tokio's cooperation.
-        let own = cx.waker().data() == Arc::as_ptr(&self.shared).cast();
-        let budget = if own {
-            None
-        } else {
-            Some(ready!(coop::poll_proceed(cx)))
-        };
-        // A waker of another task may do anything when it is cloned: that takes a second look.
-        let mut spare = None;
-        let mut was_paused = false;
-        let (result, session, old) = loop {
-            let mut state = self.shared.lock();
-            was_paused |= !state.connection.wants_read();
-            let result = match state.connection.poll() {
-                Ok(Some(Event::Message(message))) => Poll::Ready(Some(Ok(message))),
-                Err(_) if !state.error_is_told => {
-                    state.error_is_told = true;
-                    Poll::Ready(Some(Err(state.cause())))
-                }
-                _ if state.has_ended() => Poll::Ready(None),
-                _ => Poll::Pending,
-            };
-            let keep = state
-                .receiver
-                .as_ref()
-                .is_some_and(|waker| waker.will_wake(cx.waker()));
-            let old = if result.is_ready() || keep {
-                None
-            } else if let Some(waker) = spare.take().or_else(|| own.then(|| cx.waker().clone())) {
-                state.receiver.replace(waker)
-            } else {
-                drop(state);
-                spare = Some(cx.waker().clone());
-                continue;
-            };
-            // Room again: reading goes on. What waited for room may be a ping or a Close too.
-            let connection = &state.connection;
-            let session = if was_paused && (connection.wants_read() || connection.wants_write()) {
-                state.nudge()
-            } else {
-                None
-            };
-            break (result, session, old);
-        };
-        drop(old);
-        wake(session);
-        if let Some(budget) = budget
-            && result.is_ready()
-        {
+        if cx.waker().data() == Arc::as_ptr(&self.shared).cast() {
+            return self.poll_next_message(cx);
+        }
+        let budget = ready!(coop::poll_proceed(cx));
+        let result = self.poll_next_message(cx);
+        if result.is_ready() {
             budget.made_progress();
         }
         result
+    }
+
+    #[inline]
+    fn poll_next_message(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, Error>>> {
+        loop {
+            // A session reports messages only.
+            while let Some(event) = self.events.pop_front() {
+                if let Event::Message(message) = event {
+                    return Poll::Ready(Some(Ok(message)));
+                }
+            }
+            if let Err(end) = ready!(self.poll_take(cx)) {
+                return Poll::Ready(end.map(Err));
+            }
+        }
+    }
+
+    /// Takes the messages that have come. At the end there is an error once, if it had one.
+    fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Option<Error>>> {
+        // A waker may do anything when it is cloned or dropped: not under the lock.
+        let mut spare = None;
+        let mut was_paused = false;
+        loop {
+            let (result, session) = {
+                let mut state = self.shared.lock();
+                was_paused |= !state.connection.wants_read();
+                let taken = state.connection.take_events(&mut self.events);
+                let result = if taken.is_err() && !state.error_is_told {
+                    state.error_is_told = true;
+                    Poll::Ready(Err(Some(state.cause())))
+                } else if !self.events.is_empty() {
+                    Poll::Ready(Ok(()))
+                } else if state.has_ended() {
+                    Poll::Ready(Err(None))
+                } else {
+                    Poll::Pending
+                };
+                if result.is_pending() && !state.wait_for_messages(cx.waker(), &mut spare) {
+                    drop(state);
+                    spare = Some(cx.waker().clone());
+                    continue;
+                }
+                // Room again: reading goes on. What waited for room may be a ping or a Close too.
+                let connection = &state.connection;
+                let goes_on = was_paused && (connection.wants_read() || connection.wants_write());
+                (result, if goes_on { state.nudge() } else { None })
+            };
+            wake(session);
+            return result;
+        }
     }
 }
 
@@ -570,6 +590,32 @@ impl fmt::Debug for Sender {
 impl fmt::Debug for Receiver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Receiver").field(&self.shared).finish()
+    }
+}
+
+/// The future of [`Sender::send`]: no larger than what it holds, for it lies in the handler's own
+/// future, which every idle connection has.
+struct Sending<'a> {
+    message: Message,
+    waiting: Waiting<'a>,
+}
+
+impl<'a> Sending<'a> {
+    fn new(shared: &'a Shared, message: Message) -> Self {
+        Self {
+            message,
+            waiting: Waiting::new(shared),
+        }
+    }
+}
+
+impl Future for Sending<'_> {
+    type Output = Result<(), Error>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let Self { message, waiting } = self.get_mut();
+        waiting.poll_send(cx, |connection| connection.send_ref(message))
     }
 }
 

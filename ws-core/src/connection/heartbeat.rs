@@ -6,6 +6,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::connection::deadline::after;
+
 /// Ticks in an interval. More find a silence sooner, fewer wake an idle connection less often.
 const TICKS: u32 = 4;
 
@@ -92,14 +94,14 @@ impl Heartbeat {
             State::Listening { due, .. } => Some(*due.get_or_insert_with(|| {
                 // Whatever came, came just now: nothing is left to notice.
                 self.active = false;
-                now + interval / TICKS
+                after(now, interval / TICKS)
             })),
             State::Asking => None,
             State::Awaiting { due } if paused => {
                 *due = None;
                 None
             }
-            State::Awaiting { due } => Some(*due.get_or_insert(now + timeout)),
+            State::Awaiting { due } => Some(*due.get_or_insert(after(now, timeout))),
         }
     }
 
@@ -118,7 +120,7 @@ impl Heartbeat {
                     return Tick::Ask;
                 }
                 self.state = State::Listening {
-                    due: Some(now + interval / TICKS),
+                    due: Some(after(now, interval / TICKS)),
                     quiet,
                 };
                 Tick::Wait

@@ -1,51 +1,54 @@
 //! The queue of events that wait for the application.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, mem};
 
-use crate::connection::{Event, MESSAGE_OVERHEAD};
+use crate::connection::{Event, MESSAGE_OVERHEAD, Scratch};
 
-/// A queue whose first place is its own: one message at a time needs no allocation, and an idle
-/// connection no queue.
+/// A queue that knows what it holds, in bytes, and that works in borrowed room if it can.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
-    first: Option<Event>,
-    rest: VecDeque<Event>,
+    events: VecDeque<Event>,
     cost: usize,
 }
-
-/// The room made for a burst at once.
-const BURST: usize = 32;
 
 impl Inbox {
     #[inline]
     pub(super) fn push(&mut self, event: Event) {
         self.cost += cost(&event);
-        if self.first.is_none() && self.rest.is_empty() {
-            self.first = Some(event);
-            return;
-        }
-        if self.rest.capacity() == 0 {
-            self.rest.reserve(BURST);
-        }
-        self.rest.push_back(event);
+        self.events.push_back(event);
     }
 
     #[inline]
     pub(super) fn pop(&mut self) -> Option<Event> {
-        let event = self.first.take().or_else(|| self.rest.pop_front())?;
+        let event = self.events.pop_front()?;
         self.cost -= cost(&event);
         Some(event)
+    }
+
+    /// Exchanges the queue for an empty one.
+    #[inline]
+    pub(super) fn take(&mut self, events: &mut VecDeque<Event>) {
+        debug_assert!(events.is_empty());
+        mem::swap(&mut self.events, events);
+        self.cost = 0;
     }
 
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
 
-    /// Frees the place of a burst that is over.
     #[inline]
-    pub(super) fn release(&mut self) {
-        if self.rest.is_empty() && self.rest.capacity() > 0 {
-            self.rest = VecDeque::new();
+    pub(super) fn lend(&mut self, room: &mut VecDeque<Event>) {
+        if self.events.capacity() == 0 {
+            debug_assert!(room.is_empty());
+            mem::swap(&mut self.events, room);
+        }
+    }
+
+    #[inline]
+    pub(super) fn release(&mut self, room: &mut VecDeque<Event>) {
+        if self.events.is_empty() && self.events.capacity() > 0 {
+            Scratch::keep_events(room, mem::take(&mut self.events));
         }
     }
 
@@ -57,7 +60,7 @@ impl Inbox {
 
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.first.is_none() && self.rest.is_empty()
+        self.events.is_empty()
     }
 }
 

@@ -5,7 +5,6 @@ use std::time::Duration;
 use bytes::Buf;
 
 use super::*;
-use crate::ProtocolError;
 
 /// RFC 6455 §5.7: a masked "Hello".
 const HELLO: &[u8] = b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58";
@@ -58,12 +57,25 @@ fn control_frames_between_fragments_are_answered_and_reported_in_order() {
 }
 
 #[test]
-fn only_the_newest_of_unanswered_pings_is_answered() {
+fn every_ping_of_a_burst_is_answered_in_order() {
     let mut server = server();
-    for n in 0..100 {
+    for n in 0..10 {
         server.receive(&masked(0x89, &[n]));
     }
-    assert_eq!(written(&mut server), [0x8a, 1, 99]);
+    let expected: Vec<u8> = (0..10).flat_map(|n| [0x8a, 1, n]).collect();
+    assert_eq!(written(&mut server), expected);
+}
+
+#[test]
+fn of_a_flood_of_pings_the_newest_are_answered() {
+    let mut server = server();
+    for n in 0..10_000_u16 {
+        server.receive(&masked(0x89, &n.to_be_bytes()));
+        server.poll().unwrap();
+    }
+    let pongs = written(&mut server);
+    assert!(pongs.len() <= MAX_PONGS + 4, "{}", pongs.len());
+    assert!(pongs.ends_with(&9_999_u16.to_be_bytes()));
 }
 
 #[test]
@@ -77,6 +89,20 @@ fn a_pong_overtakes_the_messages_that_wait_but_not_the_batch_under_way() {
     assert_eq!(batch.copy_to_bytes(len), b"\x81\x05first"[..]);
     server.transmitted(len);
     assert_eq!(written(&mut server), b"\x8a\x00\x81\x06second");
+}
+
+#[test]
+fn a_batch_that_was_lent_can_be_taken_without_what_is_queued_behind_it() {
+    let mut server = server();
+    server.send("first").unwrap();
+    server.transmit().advance(3);
+    server.receive(&masked(0x89, b""));
+    server.close(None).unwrap();
+    let mut batch = server.take_transmit();
+    let len = batch.remaining();
+    assert_eq!(batch.copy_to_bytes(len), b"irst"[..]);
+    server.transmitted(len);
+    assert_eq!(written(&mut server), b"\x8a\x00\x88\x00");
 }
 
 #[test]
@@ -125,6 +151,47 @@ fn messages_before_an_error_are_delivered_and_what_was_queued_goes_before_the_cl
     assert!(server.wants_shutdown() && server.wants_read() && !server.is_done());
     server.receive_eof();
     assert!(server.is_done());
+}
+
+#[test]
+fn what_came_before_an_error_in_the_same_read_can_still_be_answered() {
+    let mut server = server();
+    let mut input = HELLO.to_vec();
+    input.extend_from_slice(&masked(0x89, b"ping"));
+    input.extend_from_slice(b"\xf1\x80");
+    server.receive(&input);
+    server.receive(HELLO);
+    assert!(server.is_open() && server.has_events());
+    while let Ok(Some(event)) = server.poll() {
+        if let Event::Message(message) = event {
+            server.send(message).unwrap();
+        }
+    }
+    assert!(!server.is_open());
+    assert!(written(&mut server).starts_with(b"\x8a\x04ping\x81\x05Hello\x88"));
+}
+
+#[test]
+fn an_application_that_takes_nothing_delays_the_close_of_a_failure_by_the_close_timeout() {
+    let mut server = server();
+    let now = Instant::now();
+    server.poll_timeout(now);
+    server.receive(HELLO);
+    server.receive(b"\xf1");
+    assert!(server.wants_clock());
+    let due = server.poll_timeout(now).unwrap();
+    assert_eq!(due - now, Duration::from_secs(5));
+    server.handle_timeout(due);
+    assert!(written(&mut server).starts_with(b"\x88"));
+    assert!(!server.is_done());
+    let end = server.poll_timeout(due).unwrap();
+    assert_eq!(end - due, Duration::from_secs(5));
+    server.handle_timeout(end);
+    assert!(server.is_done());
+    // It was there, and is still there to be taken.
+    assert!(matches!(server.poll(), Ok(Some(Event::Message(_)))));
+    let error = ConnectionError::Protocol(ProtocolError::ReservedBits);
+    assert_eq!(server.poll(), Err(error));
 }
 
 #[test]
@@ -196,6 +263,26 @@ fn a_full_inbox_stops_parsing_and_loses_nothing() {
     }
     assert_eq!(server.poll(), Ok(None));
     assert!(server.wants_read());
+}
+
+#[test]
+fn what_waits_for_room_in_the_inbox_is_delivered_when_the_stream_ends() {
+    for end in [&b""[..], &masked(0x88, b"\x03\xe8"), b"\xff"] {
+        let config = Config::new().inbox_high_water(1);
+        let mut server = Connection::new(Role::Server, config);
+        let mut input = HELLO.repeat(100);
+        input.extend_from_slice(end);
+        server.receive(&input);
+        server.receive_eof();
+        for _ in 0..100 {
+            assert!(matches!(server.poll(), Ok(Some(Event::Message(_)))));
+        }
+        match end {
+            [] => assert_eq!(server.poll(), Err(ConnectionError::UnexpectedEof)),
+            [0xff] => assert!(matches!(server.poll(), Err(ConnectionError::Protocol(_)))),
+            _ => assert!(matches!(server.poll(), Ok(Some(Event::Close(Some(_)))))),
+        }
+    }
 }
 
 #[test]
@@ -331,6 +418,44 @@ fn a_write_without_progress_ends_after_the_write_timeout() {
 }
 
 #[test]
+fn endless_times_do_not_overflow() {
+    let config = Config::new()
+        .keepalive_interval(Duration::MAX)
+        .keepalive_timeout(Duration::MAX)
+        .close_timeout(Duration::MAX)
+        .write_timeout(Duration::MAX);
+    let mut server = Connection::new(Role::Server, config);
+    let now = Instant::now();
+    server.send("x").unwrap();
+    assert!(server.poll_timeout(now).unwrap() > now);
+    server.handle_timeout(now);
+    written(&mut server);
+    server.close(None).unwrap();
+    written(&mut server);
+    assert!(server.poll_timeout(now).unwrap() > now);
+    assert_eq!(server.error(), None);
+}
+
+#[test]
+fn marks_of_zero_let_one_message_through_at_a_time() {
+    let config = Config::new().inbox_high_water(0).outgoing_high_water(0);
+    let mut server = Connection::new(Role::Server, config);
+    assert!(server.wants_read() && server.is_writable());
+    server.receive(&HELLO.repeat(3));
+    for _ in 0..3 {
+        assert!(!server.wants_read());
+        let Ok(Some(Event::Message(message))) = server.poll() else {
+            panic!("three messages have come");
+        };
+        server.send(message).unwrap();
+        assert_eq!(server.send(""), Err(SendError::Full));
+        written(&mut server);
+    }
+    assert_eq!(server.poll(), Ok(None));
+    assert!(server.wants_read());
+}
+
+#[test]
 fn a_client_waits_for_the_server_to_end_the_stream() {
     let mut client = Connection::new(Role::Client, Config::default());
     client.close(CloseFrame::from(CloseCode::NORMAL)).unwrap();
@@ -362,11 +487,15 @@ fn an_idle_connection_owns_no_buffer_and_stays_small() {
         server.send(message).unwrap();
     }
     written(&mut server);
-    server.release();
+    let mut scratch = Scratch::default();
+    server.release(&mut scratch);
+    // The room that it used is the next one's.
+    assert!(scratch.bytes.capacity() > 0 && scratch.events.capacity() > 0);
+    assert!(server.rare.is_none());
     assert_eq!(server.decoder.read_buf(), None);
-    assert_eq!(server.outgoing.reclaim(), None);
+    // Bytes for each connection, whether it is used or not.
     assert!(
-        size_of::<Connection>() <= 512,
+        size_of::<Connection>() <= 240,
         "{}",
         size_of::<Connection>()
     );

@@ -18,9 +18,11 @@ use std::cell::RefCell;
 /// ```
 #[inline]
 pub fn apply(payload: &mut [u8], key: [u8; 4], offset: usize) {
-    let mut key = key;
-    key.rotate_left(offset % 4);
-    let [a, b, c, d] = key;
+    #[expect(clippy::cast_possible_truncation, reason = "it is less than four")]
+    let turns = (offset % 4) as u32;
+    // Lowest byte first, whatever the machine: each byte before turns the key by one.
+    let turned = u32::from_le_bytes(key).rotate_right(8 * turns);
+    let [a, b, c, d] = turned.to_le_bytes();
     // Eight bytes at a time: the compiler turns the loop into vector instructions.
     let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
     let (words, rest) = payload.as_chunks_mut();

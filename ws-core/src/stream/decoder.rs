@@ -1,15 +1,16 @@
 //! Bytes to messages: RFC 6455 §5.2 to §5.6 for one direction of a connection.
 //!
-//! The decoder holds one contiguous buffer for the message under way, and nothing between
-//! messages. It remembers where it stopped, so that no byte is looked at twice, and its buffer
-//! grows with the bytes that arrive, never with what a header promises.
+//! A message that lies whole in one frame and in one read goes straight from the input to its
+//! own buffer. Anything else makes [`Progress`]: one contiguous buffer for the message under way,
+//! and the place where parsing stopped, so that no byte is looked at twice. The buffer grows with
+//! the bytes that arrive, never with what a header promises. Between messages there is nothing.
 
 use std::mem;
 
 use bytes::Bytes;
 
 use crate::{
-    CloseCode, CloseFrame, Config, Message, ProtocolError, Role, Utf8Bytes,
+    CloseCode, CloseFrame, Config, Event, Message, ProtocolError, Role, Utf8Bytes,
     frame::{FrameHeader, OpCode, mask},
     stream::utf8,
 };
@@ -21,21 +22,19 @@ const READ_IN_PLACE: usize = 16 << 10;
 /// The room offered for a read into the message.
 const READ_STEP: usize = 64 << 10;
 
-/// What one or several frames amount to.
-#[derive(Debug)]
-pub(crate) enum Item {
-    Message(Message),
-    Ping(Bytes),
-    Pong(Bytes),
-    Close(Option<CloseFrame>),
-}
-
 #[derive(Debug, Default)]
 pub(crate) struct Decoder {
+    /// In a box, because an idle connection has none.
+    progress: Option<Box<Progress>>,
+}
+
+/// A message, or a frame, that has come in part.
+#[derive(Debug, Default)]
+struct Progress {
     /// The message under way: the payloads of its frames, joined.
     message: Vec<u8>,
     /// How much of `message` is unmasked and accounted for. More lies there only between a read
-    /// into [`read_buf`](Self::read_buf) and the next call.
+    /// into [`read_buf`](Decoder::read_buf) and the next call.
     taken: usize,
     /// How much of a text `message` is whole, valid characters.
     valid: usize,
@@ -70,7 +69,7 @@ pub(crate) enum Kind {
 }
 
 impl Decoder {
-    /// Takes bytes from the front of `input` until an item is complete. `None`: all of `input`
+    /// Takes bytes from the front of `input` until an event is complete. `None`: all of `input`
     /// has been taken, and more is needed.
     #[inline]
     pub(crate) fn decode(
@@ -78,7 +77,177 @@ impl Decoder {
         input: &mut &[u8],
         role: Role,
         limits: &Config,
-    ) -> Result<Option<Item>, ProtocolError> {
+    ) -> Result<Option<Event>, ProtocolError> {
+        if self.progress.is_none() {
+            if input.is_empty() {
+                return Ok(None);
+            }
+            if let Some(event) = whole_message(input, role, limits)? {
+                return Ok(Some(event));
+            }
+        }
+        self.decode_in_part(input, role, limits)
+    }
+
+    /// [`decode`](Self::decode) for what does not lie there as one whole message.
+    fn decode_in_part(
+        &mut self,
+        input: &mut &[u8],
+        role: Role,
+        limits: &Config,
+    ) -> Result<Option<Event>, ProtocolError> {
+        let progress = self.progress.get_or_insert_default();
+        let event = progress.decode(input, role, limits)?;
+        if progress.is_nothing() {
+            self.progress = None;
+        }
+        Ok(event)
+    }
+
+    /// The buffer of the message under way, with room at its end, when so much of a frame is
+    /// missing that it is worth reading straight into it.
+    pub(crate) fn read_buf(&mut self) -> Option<&mut Vec<u8>> {
+        let progress = self.progress.as_mut()?;
+        let frame = progress.frame.filter(|frame| !frame.opcode.is_control())?;
+        let message = &mut progress.message;
+        let appended = message.len().saturating_sub(progress.taken);
+        let missing = frame.missing.saturating_sub(appended);
+        if missing < READ_IN_PLACE {
+            return None;
+        }
+        // As much again as has arrived, so that growing stays linear.
+        let step = READ_STEP.max(message.len()).min(missing);
+        if message.capacity() - message.len() < step.min(READ_STEP) {
+            message.reserve_exact(step);
+        }
+        Some(message)
+    }
+
+    /// Whether something was appended to the lent buffer.
+    #[inline]
+    pub(crate) fn has_appended(&self) -> bool {
+        self.progress
+            .as_ref()
+            .is_some_and(|progress| progress.message.len() > progress.taken)
+    }
+
+    /// Takes what was appended to the lent buffer, and returns what lay behind the end of the
+    /// frame beside the event.
+    pub(crate) fn take_appended(&mut self) -> Result<(Option<Event>, Vec<u8>), ProtocolError> {
+        let Some(progress) = &mut self.progress else {
+            return Ok((None, Vec::new()));
+        };
+        let Some(frame) = progress.frame.take() else {
+            // Appended although nothing was lent: it is input like any other.
+            let appended = progress.message.split_off(progress.taken);
+            return Ok((None, appended));
+        };
+        let end = progress.taken + frame.missing;
+        let behind = if progress.message.len() > end {
+            progress.message.split_off(end)
+        } else {
+            Vec::new()
+        };
+        let event = progress.data_payload(frame)?;
+        if progress.is_nothing() {
+            self.progress = None;
+        }
+        Ok((event, behind))
+    }
+
+    /// Takes the lent buffer back.
+    pub(crate) fn restore(&mut self, buffer: Vec<u8>) {
+        if let Some(progress) = &mut self.progress {
+            debug_assert!(buffer.len() >= progress.taken && progress.message.is_empty());
+            progress.message = buffer;
+        }
+    }
+}
+
+/// The event at the front of `input` if it is a whole message in one frame that is all there.
+/// Nothing is taken otherwise, and errors are the same as byte by byte.
+#[inline]
+fn whole_message(
+    input: &mut &[u8],
+    role: Role,
+    limits: &Config,
+) -> Result<Option<Event>, ProtocolError> {
+    let Some((header, header_len)) = FrameHeader::parse(input)? else {
+        return Ok(None);
+    };
+    let kind = match header.opcode {
+        OpCode::Text if header.fin => Kind::Text,
+        OpCode::Binary if header.fin => Kind::Binary,
+        _ => return Ok(None),
+    };
+    let len = judge(header, 0, role, limits)?;
+    let Some((payload, rest)) = input
+        .get(header_len..)
+        .and_then(|input| input.split_at_checked(len))
+    else {
+        return Ok(None);
+    };
+    let mut message = payload.to_vec();
+    if let Some(key) = header.mask {
+        mask::apply(&mut message, key, 0);
+    }
+    *input = rest;
+    let message = match kind {
+        Kind::Text if !utf8::is_valid(&message) => {
+            return Err(ProtocolError::InvalidUtf8);
+        }
+        Kind::Text => Message::Text(Utf8Bytes::from_validated(message.into())),
+        Kind::Binary => Message::Binary(message.into()),
+    };
+    Ok(Some(Event::Message(message)))
+}
+
+/// Judges a header by the role and by the limits, before any of its payload is taken. Returns the
+/// size of the payload. `before` is the size of the message's fragments so far.
+#[inline]
+fn judge(
+    header: FrameHeader,
+    before: usize,
+    role: Role,
+    limits: &Config,
+) -> Result<usize, ProtocolError> {
+    // RFC 6455 §5.1: "a server MUST close a connection upon receiving a frame that is not
+    // masked [...] A client MUST close a connection if it detects a masked frame", whatever the
+    // size of its payload.
+    match (role, header.mask) {
+        (Role::Server, None) => return Err(ProtocolError::UnmaskedClientFrame),
+        (Role::Client, Some(_)) => return Err(ProtocolError::MaskedServerFrame),
+        _ => {}
+    }
+    // No extension is negotiated that uses it.
+    if header.rsv1 {
+        return Err(ProtocolError::ReservedBits);
+    }
+    let size = header.payload_len;
+    if header.opcode.is_control() {
+        // At most 125, or the header would not have been parsed.
+        return usize::try_from(size).map_err(|_| ProtocolError::ControlFrameTooLong);
+    }
+    let max = limits.max_frame_size;
+    let len = match usize::try_from(size) {
+        Ok(len) if len <= max => len,
+        _ => return Err(ProtocolError::FrameTooBig { size, max }),
+    };
+    let max = limits.max_message_size;
+    if len > max.saturating_sub(before) {
+        let size = size.saturating_add(before as u64);
+        return Err(ProtocolError::MessageTooBig { size, max });
+    }
+    Ok(len)
+}
+
+impl Progress {
+    fn decode(
+        &mut self,
+        input: &mut &[u8],
+        role: Role,
+        limits: &Config,
+    ) -> Result<Option<Event>, ProtocolError> {
         loop {
             let frame = match self.frame.take() {
                 Some(frame) => frame,
@@ -91,7 +260,7 @@ impl Decoder {
                 .split_at_checked(frame.missing)
                 .unwrap_or((*input, &[]));
             *input = rest;
-            let item = if frame.opcode.is_control() {
+            let event = if frame.opcode.is_control() {
                 self.control_payload(frame, chunk)?
             } else {
                 self.grow(chunk.len(), frame, limits);
@@ -99,62 +268,15 @@ impl Decoder {
                 self.data_payload(frame)?
             };
             // An unfinished frame is still there; then the input has run out.
-            if item.is_some() || self.frame.is_some() {
-                return Ok(item);
+            if event.is_some() || self.frame.is_some() {
+                return Ok(event);
             }
         }
     }
 
-    /// The buffer of the message under way, with room at its end, when so much of a frame is
-    /// missing that it is worth reading straight into it.
-    pub(crate) fn read_buf(&mut self) -> Option<&mut Vec<u8>> {
-        let frame = self.frame.filter(|frame| !frame.opcode.is_control())?;
-        let appended = self.message.len().saturating_sub(self.taken);
-        let missing = frame.missing.saturating_sub(appended);
-        if missing < READ_IN_PLACE {
-            return None;
-        }
-        // As much again as has arrived, so that growing stays linear.
-        let step = READ_STEP.max(self.message.len()).min(missing);
-        if self.message.capacity() - self.message.len() < step.min(READ_STEP) {
-            self.message.reserve_exact(step);
-        }
-        Some(&mut self.message)
-    }
-
-    /// Whether something was appended to the lent buffer.
-    #[inline]
-    pub(crate) fn has_appended(&self) -> bool {
-        self.message.len() > self.taken
-    }
-
-    /// Takes what was appended to the lent buffer, and returns what lay behind the end of the
-    /// frame beside the item.
-    pub(crate) fn take_appended(&mut self) -> Result<(Option<Item>, Vec<u8>), ProtocolError> {
-        let Some(frame) = self.frame.take() else {
-            // Appended although nothing was lent: it is input like any other.
-            return Ok((None, self.message.split_off(self.taken)));
-        };
-        let end = self.taken + frame.missing;
-        let behind = if self.message.len() > end {
-            self.message.split_off(end)
-        } else {
-            Vec::new()
-        };
-        Ok((self.data_payload(frame)?, behind))
-    }
-
-    /// Takes the lent buffer back.
-    pub(crate) fn restore(&mut self, buffer: Vec<u8>) {
-        debug_assert!(buffer.len() >= self.taken && self.message.is_empty());
-        self.message = buffer;
-    }
-
-    /// Frees what an idle connection does not need.
-    pub(crate) fn release(&mut self) {
-        if self.control.is_empty() {
-            self.control = Vec::new();
-        }
+    /// Whether nothing has come in part: no message, no frame, no header.
+    fn is_nothing(&self) -> bool {
+        self.kind.is_none() && self.frame.is_none() && self.header_len == 0
     }
 
     /// The next whole header, from `input` and what was kept of it.
@@ -199,18 +321,7 @@ impl Decoder {
         role: Role,
         limits: &Config,
     ) -> Result<Frame, ProtocolError> {
-        // RFC 6455 §5.1: "a server MUST close a connection upon receiving a frame that is not
-        // masked [...] A client MUST close a connection if it detects a masked frame", whatever
-        // the size of its payload.
-        match (role, header.mask) {
-            (Role::Server, None) => return Err(ProtocolError::UnmaskedClientFrame),
-            (Role::Client, Some(_)) => return Err(ProtocolError::MaskedServerFrame),
-            _ => {}
-        }
-        // No extension is negotiated that uses it.
-        if header.rsv1 {
-            return Err(ProtocolError::ReservedBits);
-        }
+        let missing = judge(header, self.message.len(), role, limits)?;
         let kind = match header.opcode {
             OpCode::Text => Some(Kind::Text),
             OpCode::Binary => Some(Kind::Binary),
@@ -224,21 +335,6 @@ impl Decoder {
                 return Err(ProtocolError::NewMessageInFragments);
             }
             self.kind = kind;
-        }
-        let size = header.payload_len;
-        let missing = match usize::try_from(size) {
-            Ok(size) if header.opcode.is_control() || size <= limits.max_frame_size => size,
-            _ => {
-                let max = limits.max_frame_size;
-                return Err(ProtocolError::FrameTooBig { size, max });
-            }
-        };
-        if !header.opcode.is_control() {
-            let max = limits.max_message_size;
-            if missing > max.saturating_sub(self.message.len()) {
-                let size = size.saturating_add(self.message.len() as u64);
-                return Err(ProtocolError::MessageTooBig { size, max });
-            }
         }
         Ok(Frame {
             opcode: header.opcode,
@@ -269,7 +365,7 @@ impl Decoder {
 
     /// Unmasks, validates and accounts for what was appended to the message.
     #[inline]
-    fn data_payload(&mut self, mut frame: Frame) -> Result<Option<Item>, ProtocolError> {
+    fn data_payload(&mut self, mut frame: Frame) -> Result<Option<Event>, ProtocolError> {
         let appended = self.message.get_mut(self.taken..).unwrap_or_default();
         if let Some(key) = frame.key {
             mask::apply(appended, key, frame.done);
@@ -290,7 +386,7 @@ impl Decoder {
         let payload = Bytes::from(mem::take(&mut self.message));
         let valid = mem::take(&mut self.valid);
         self.taken = 0;
-        Ok(Some(Item::Message(match self.kind.take() {
+        Ok(Some(Event::Message(match self.kind.take() {
             // The last character must be whole, however the message was cut.
             Some(Kind::Text) if valid != payload.len() => return Err(ProtocolError::InvalidUtf8),
             Some(Kind::Text) => Message::Text(Utf8Bytes::from_validated(payload)),
@@ -303,7 +399,7 @@ impl Decoder {
         &mut self,
         mut frame: Frame,
         chunk: &[u8],
-    ) -> Result<Option<Item>, ProtocolError> {
+    ) -> Result<Option<Event>, ProtocolError> {
         self.control.extend_from_slice(chunk);
         frame.missing -= chunk.len();
         if frame.missing > 0 {
@@ -315,9 +411,9 @@ impl Decoder {
         }
         let payload = mem::take(&mut self.control);
         Ok(Some(match frame.opcode {
-            OpCode::Close => Item::Close(close_frame(&payload)?),
-            OpCode::Ping => Item::Ping(payload.into()),
-            _ => Item::Pong(payload.into()),
+            OpCode::Close => Event::Close(close_frame(&payload)?),
+            OpCode::Ping => Event::Ping(payload.into()),
+            _ => Event::Pong(payload.into()),
         }))
     }
 }

@@ -3,14 +3,24 @@
 //! The message lies in one buffer, so the state between two pieces is one number: how much of
 //! the buffer is known to be whole, valid characters.
 
+// As fast as the standard library on short texts, and six times as fast on long ones that are not
+// ASCII.
+use simdutf8::compat::from_utf8;
+
 use crate::ProtocolError;
+
+/// Whether a whole message is valid.
+#[inline]
+pub(crate) fn is_valid(message: &[u8]) -> bool {
+    simdutf8::basic::from_utf8(message).is_ok()
+}
 
 /// Validates `message` from `valid` on, and moves `valid` behind the last whole character. A
 /// character may be cut by the end of what has arrived; one that no byte can complete is an
 /// error at once.
 #[inline]
 pub(crate) fn validate(message: &[u8], valid: &mut usize) -> Result<(), ProtocolError> {
-    match std::str::from_utf8(message.get(*valid..).unwrap_or_default()) {
+    match from_utf8(message.get(*valid..).unwrap_or_default()) {
         Ok(text) => {
             *valid += text.len();
             Ok(())

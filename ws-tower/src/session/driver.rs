@@ -21,7 +21,7 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::io::poll_read_buf;
-use ws_core::Outgoing;
+use ws_core::{Connection, Outgoing, Scratch};
 
 use crate::{
     BoxError, Closed, Error,
@@ -39,9 +39,6 @@ const TURNS: usize = 32;
 /// connection, and enough to make the system call cheap beside the work on what it brings.
 const READ_BUFFER: usize = 64 << 10;
 
-/// A thread keeps no larger buffer for writing.
-const MAX_WRITE_BUFFER: usize = 256 << 10;
-
 /// Writes in one turn: one, unless the socket takes a batch in pieces or other tasks add to it.
 const WRITES: usize = 8;
 
@@ -49,13 +46,36 @@ const WRITES: usize = 8;
 const SLICES: usize = 32;
 
 thread_local! {
-    /// The thread's buffers, shared by all its sessions: an idle one owns none.
+    /// The thread's buffers, used by all its sessions in turn: an idle one owns none.
     static READ: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-    static WRITE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    static SCRATCH: Cell<Scratch> = Cell::default();
+}
+
+/// What a session has in hand while it is polled.
+struct Work {
+    view: View,
+    reading: Side,
+    writing: Side,
+    /// The batch that is being written.
+    out: Outgoing,
+    /// The buffer of a large message under way, or none.
+    large: Vec<u8>,
+    scratch: Scratch,
+}
+
+/// What is left in hand between two polls: mostly nothing.
+#[derive(Debug, Default)]
+pub(super) struct Unfinished {
+    out: Outgoing,
+    large: Vec<u8>,
 }
 
 /// What the session knows of the engine without holding the lock.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "four facts of the engine that do not exclude each other"
+)]
 struct View {
     wants_read: bool,
     wants_shutdown: bool,
@@ -75,14 +95,6 @@ impl View {
     }
 }
 
-/// One poll of the session: what is known of the engine, and which sides of the stream are worth
-/// another try.
-struct Pass {
-    view: View,
-    reading: Side,
-    writing: Side,
-}
-
 /// One side of the stream in one poll.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Side {
@@ -99,10 +111,21 @@ where
 {
     pub(super) fn drive(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Closed> {
         let mut session = self.project();
-        let mut scratch = WRITE.take();
-        let result = session.turns(cx, &mut scratch);
-        if scratch.capacity() <= MAX_WRITE_BUFFER {
-            WRITE.set(scratch);
+        let unfinished = session.unfinished.take();
+        let Unfinished { out, large } = unfinished.map(|boxed| *boxed).unwrap_or_default();
+        let mut work = Work {
+            view: session.begin(cx),
+            reading: Side::Open,
+            writing: Side::Open,
+            out,
+            large,
+            scratch: SCRATCH.take(),
+        };
+        let result = session.turns(cx, &mut work);
+        SCRATCH.set(work.scratch);
+        if work.out.has_remaining() || work.large.capacity() > 0 {
+            let (out, large) = (work.out, work.large);
+            *session.unfinished = Some(Box::new(Unfinished { out, large }));
         }
         result
     }
@@ -113,46 +136,41 @@ where
     Io: AsyncRead + AsyncWrite,
     H: Future<Output = Result<(), BoxError>>,
 {
-    fn turns(&mut self, cx: &mut Context<'_>, scratch: &mut Vec<u8>) -> Poll<Closed> {
-        let mut pass = Pass {
-            view: self.begin(cx),
-            reading: Side::Open,
-            writing: Side::Open,
-        };
+    fn turns(&mut self, cx: &mut Context<'_>, work: &mut Work) -> Poll<Closed> {
         // Whoever wrote before this poll is waiting; later turns follow what they read, and what
         // other tasks leave meanwhile.
         let mut active = true;
         for _ in 0..TURNS {
-            if pass.view.is_cut {
-                return Poll::Ready(self.cut());
+            if work.view.is_cut {
+                return Poll::Ready(self.cut(work));
             }
             if self.io.is_some() {
                 if self.timer.as_mut().has_fired() {
-                    pass.view = self.tick();
+                    self.tick(work);
                     active = true;
                 }
-                if self.out.has_remaining() {
-                    self.write(cx, scratch, &mut pass);
+                if work.out.has_remaining() {
+                    self.write(cx, work);
                 }
-                if pass.reading == Side::Open && pass.view.wants_read {
-                    self.read(cx, &mut pass);
-                    active |= pass.reading == Side::Open;
+                if work.reading == Side::Open && work.view.wants_read {
+                    self.read(cx, work);
+                    active |= work.reading == Side::Open;
                 }
             }
             if self.shared.take_handler_wake() {
-                self.poll_handler(scratch);
+                self.poll_handler(work);
                 active = true;
             }
             if active && self.io.is_some() {
-                self.write(cx, scratch, &mut pass);
-                if pass.view.is_done {
-                    self.finish(cx);
+                self.write(cx, work);
+                if work.view.is_done {
+                    self.finish(cx, work);
                 }
             }
-            if let Some(closed) = self.result() {
-                return Poll::Ready(closed);
+            if self.io.is_none() && self.handler.is_none() {
+                return Poll::Ready(self.shared.closed());
             }
-            let Some(more) = self.rest(cx, &mut pass, scratch) else {
+            let Some(more) = self.rest(cx, work) else {
                 return Poll::Pending;
             };
             active = more;
@@ -179,146 +197,149 @@ where
     }
 
     /// Reads once, and gives all of it to the engine.
-    fn read(&mut self, cx: &mut Context<'_>, pass: &mut Pass) {
+    fn read(&mut self, cx: &mut Context<'_>, work: &mut Work) {
         let Some(io) = self.io.as_mut().as_pin_mut() else {
             return;
         };
-        // A large message is read straight into its own buffer, anything else into the thread's.
-        let in_place = self.reading.capacity() > 0;
-        let mut buffer = if in_place {
-            mem::take(self.reading)
-        } else {
-            let mut buffer = READ.take();
-            // Initialised once for the life of the thread.
-            buffer.resize(READ_BUFFER, 0);
-            buffer
+        if work.large.capacity() > 0 {
+            self.read_in_place(cx, work);
+            return;
+        }
+        let mut buffer = READ.take();
+        // Initialised once for the life of the thread.
+        buffer.resize(READ_BUFFER, 0);
+        let mut read = ReadBuf::new(&mut buffer);
+        let read = match io.poll_read(cx, &mut read) {
+            Poll::Ready(Ok(())) => Some(Ok(read.filled())),
+            Poll::Ready(Err(error)) => Some(Err(error)),
+            Poll::Pending => None,
         };
-        let read = if in_place {
-            poll_read_buf(io, cx, &mut buffer)
-        } else {
-            let mut read = ReadBuf::new(&mut buffer);
-            io.poll_read(cx, &mut read).map_ok(|()| read.filled().len())
-        };
-        let Poll::Ready(read) = read else {
-            pass.reading = Side::Pending;
-            if in_place {
-                *self.reading = buffer;
-            } else {
-                READ.set(buffer);
-            }
+        match read {
+            Some(read) => self.take_input(work, |connection, scratch| {
+                // Events go into the thread's queue, as bytes went into its buffer.
+                connection.lend(scratch);
+                let input = read?;
+                connection.receive(input);
+                Ok(input.len())
+            }),
+            None => work.reading = Side::Pending,
+        }
+        READ.set(buffer);
+    }
+
+    /// Reads a large message straight into its own buffer.
+    fn read_in_place(&mut self, cx: &mut Context<'_>, work: &mut Work) {
+        let Some(io) = self.io.as_mut().as_pin_mut() else {
             return;
         };
-        let (thread_buffer, wakers) = {
+        let Poll::Ready(read) = poll_read_buf(io, cx, &mut work.large) else {
+            work.reading = Side::Pending;
+            return;
+        };
+        let large = mem::take(&mut work.large);
+        self.take_input(work, |connection, _| {
+            connection.receive_buf(large);
+            read
+        });
+    }
+
+    /// Tells the engine what a read brought, and everyone what came of it.
+    fn take_input(
+        &mut self,
+        work: &mut Work,
+        receive: impl FnOnce(&mut Connection, &mut Scratch) -> io::Result<usize>,
+    ) {
+        let wakers = {
             let mut state = self.shared.lock();
-            let connection = &mut state.connection;
-            let mut thread_buffer = None;
-            if in_place {
-                connection.receive_buf(buffer);
-            } else {
-                if let Ok(count) = read {
-                    connection.receive(buffer.get(..count).unwrap_or_default());
+            match receive(&mut state.connection, &mut work.scratch) {
+                Ok(0) => state.connection.receive_eof(),
+                Ok(_) => {
+                    state.close_if_too_full();
+                    work.large = state.connection.take_read_buf().unwrap_or_default();
                 }
-                thread_buffer = Some(buffer);
-            }
-            match read {
-                Ok(0) => connection.receive_eof(),
-                Ok(_) => *self.reading = connection.take_read_buf().unwrap_or_default(),
                 Err(error) => state.fail(error),
             }
-            state.close_if_too_full();
-            pass.view = View::of(&state);
-            (thread_buffer, state.wakers())
+            work.view = View::of(&state);
+            state.wakers()
         };
-        if let Some(buffer) = thread_buffer {
-            READ.set(buffer);
-        }
         wakers.wake();
     }
 
     /// Writes what is queued, until nothing is left or the socket takes no more.
-    fn write(&mut self, cx: &mut Context<'_>, scratch: &mut Vec<u8>, pass: &mut Pass) {
-        if pass.writing == Side::Open
-            && let Err(error) = self.try_write(cx, scratch, pass)
+    fn write(&mut self, cx: &mut Context<'_>, work: &mut Work) {
+        if work.writing == Side::Open
+            && let Err(error) = self.try_write(cx, work)
         {
             let (wakers, unsent) = {
                 let mut state = self.shared.lock();
                 state.fail(error);
                 let unsent = state.give_up_writing();
-                pass.view = View::of(&state);
+                work.view = View::of(&state);
                 (state.wakers(), unsent)
             };
             *self.unflushed = 0;
-            *self.out = Outgoing::default();
+            work.out = Outgoing::default();
             drop(unsent);
             wakers.wake();
         }
     }
 
-    fn try_write(
-        &mut self,
-        cx: &mut Context<'_>,
-        scratch: &mut Vec<u8>,
-        pass: &mut Pass,
-    ) -> io::Result<()> {
+    fn try_write(&mut self, cx: &mut Context<'_>, work: &mut Work) -> io::Result<()> {
         let Some(mut io) = self.io.as_mut().as_pin_mut() else {
             return Ok(());
         };
         for _ in 0..WRITES {
-            if !self.out.has_remaining() {
+            if !work.out.has_remaining() {
                 // A stream with a buffer of its own has written nothing before it is flushed.
                 if *self.unflushed > 0 && io.as_mut().poll_flush(cx)?.is_pending() {
-                    pass.writing = Side::Pending;
+                    work.writing = Side::Pending;
                     // Progress is told, but for the end of the batch.
                     let progress = mem::replace(self.unflushed, 1) - 1;
                     self.shared.lock().connection.transmitted(progress);
                     return Ok(());
                 }
-                if let Some(buffer) = self.out.reclaim() {
-                    *scratch = buffer;
-                }
+                work.out.release(&mut work.scratch);
                 // One hold of the lock reports the last batch and takes the next.
                 let wakers = {
                     let mut state = self.shared.lock();
                     state.connection.transmitted(mem::take(self.unflushed));
                     state.close_if_abandoned();
-                    *self.out = state.connection.take_transmit();
-                    pass.view = View::of(&state);
+                    work.out = state.connection.take_transmit();
+                    work.view = View::of(&state);
                     state.wakers()
                 };
                 wakers.wake();
-                if !self.out.has_remaining() {
-                    if let Some(buffer) = self.out.reclaim() {
-                        *scratch = buffer;
-                    }
+                if !work.out.has_remaining() {
+                    work.out.release(&mut work.scratch);
                     break;
                 }
             }
-            match poll_write(io.as_mut(), cx, self.out)? {
+            match poll_write(io.as_mut(), cx, &mut work.out)? {
                 Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(count) => {
-                    self.out.advance(count);
+                    work.out.advance(count);
                     *self.unflushed += count;
                 }
                 Poll::Pending => {
-                    pass.writing = Side::Pending;
+                    work.writing = Side::Pending;
                     let progress = mem::take(self.unflushed);
                     self.shared.lock().connection.transmitted(progress);
                     return Ok(());
                 }
             }
         }
-        if pass.view.wants_shutdown && !self.out.has_remaining() && !*self.is_shut_down {
+        if work.view.wants_shutdown && !work.out.has_remaining() && !*self.is_shut_down {
             *self.is_shut_down = io.poll_shutdown(cx)?.is_ready();
         }
         Ok(())
     }
 
     /// Polls the handler, with the buffer that it encodes into lent to the engine.
-    fn poll_handler(&mut self, scratch: &mut Vec<u8>) {
+    fn poll_handler(&mut self, work: &mut Work) {
         let Some(handler) = self.handler.as_mut().as_pin_mut() else {
             return;
         };
-        self.shared.lock().connection.lend_buffer(scratch);
+        self.shared.lock().connection.lend(&mut work.scratch);
         let waker = Waker::from(Arc::clone(self.shared));
         let mut cx = Context::from_waker(&waker);
         // A panic is the handler's own: its socket ends with 1011, and nothing else.
@@ -358,32 +379,32 @@ where
     }
 
     /// Acts on deadlines that have passed.
-    fn tick(&mut self) -> View {
+    fn tick(&mut self, work: &mut Work) {
         self.timer.as_mut().clear();
         *self.timer_is_stale = true;
         let now = Instant::now().into_std();
-        let (view, wakers) = {
+        let wakers = {
             let mut state = self.shared.lock();
             state.connection.handle_timeout(now);
-            (View::of(&state), state.wakers())
+            work.view = View::of(&state);
+            state.wakers()
         };
         wakers.wake();
-        view
     }
 
     /// The socket has come to its end: says so to everyone, and gives it back.
-    fn finish(&mut self, cx: &mut Context<'_>) {
+    fn finish(&mut self, cx: &mut Context<'_>, work: &mut Work) {
         if let Some(mut io) = self.io.as_mut().as_pin_mut() {
             // One last try for what could not be written, such as the Close that says why.
             for _ in 0..2 {
-                if !self.out.has_remaining() {
-                    *self.out = self.shared.lock().give_up_writing();
+                if !work.out.has_remaining() {
+                    work.out = self.shared.lock().give_up_writing();
                 }
-                if !self.out.has_remaining() {
+                if !work.out.has_remaining() {
                     break;
                 }
-                match poll_write(io.as_mut(), cx, self.out) {
-                    Poll::Ready(Ok(count)) => self.out.advance(count),
+                match poll_write(io.as_mut(), cx, &mut work.out) {
+                    Poll::Ready(Ok(count)) => work.out.advance(count),
                     _ => break,
                 }
             }
@@ -391,76 +412,50 @@ where
                 let _ = io.poll_shutdown(cx);
             }
         }
-        self.io.set(None);
-        self.timer.as_mut().clear();
-        *self.out = Outgoing::default();
-        *self.reading = Vec::new();
-        if let Some(closed) = self.shared.end(None) {
-            if let Some(hook) = self.on_closed.take() {
-                hook(&closed);
-            }
-            *self.closed = Some(closed);
-        }
+        self.end(work, None);
     }
 
     /// Drops everything at once.
-    fn cut(&mut self) -> Closed {
+    fn cut(&mut self, work: &mut Work) -> Closed {
         if self.handler.is_some() {
             self.end_handler(Handler::Failed);
         }
+        self.end(work, Some(Error::Aborted));
+        self.shared.closed()
+    }
+
+    fn end(&mut self, work: &mut Work, cause: Option<Error>) {
         self.io.set(None);
         self.timer.as_mut().clear();
-        if let Some(closed) = self.shared.end(Some(Error::Aborted)) {
-            if let Some(hook) = self.on_closed.take() {
-                hook(&closed);
-            }
-            *self.closed = Some(closed);
+        work.out = Outgoing::default();
+        work.large = Vec::new();
+        if let Some(closed) = self.shared.end(cause)
+            && let Some(hook) = self.on_closed.take()
+        {
+            hook(&closed);
         }
-        self.take_closed()
-    }
-
-    /// The result, once the socket has ended and the handler has returned.
-    fn result(&mut self) -> Option<Closed> {
-        if self.io.is_some() || self.handler.is_some() {
-            return None;
-        }
-        Some(self.take_closed())
-    }
-
-    fn take_closed(&mut self) -> Closed {
-        self.closed
-            .clone()
-            .unwrap_or_else(|| Closed::new(None, None, Some(Error::Aborted), self.shared.path()))
     }
 
     /// Rests until the task is woken, if there is nothing to do: `None`. Otherwise says whether
     /// there is something to write.
-    fn rest(
-        &mut self,
-        cx: &mut Context<'_>,
-        pass: &mut Pass,
-        scratch: &mut Vec<u8>,
-    ) -> Option<bool> {
+    fn rest(&mut self, cx: &mut Context<'_>, work: &mut Work) -> Option<bool> {
         let is_alive = self.io.is_some();
         let deadline = {
             let mut state = self.shared.lock();
             state.close_if_abandoned();
-            pass.view = View::of(&state);
-            let connection = &state.connection;
-            let may_write = pass.writing == Side::Open && connection.wants_write();
-            let may_read = pass.reading == Side::Open && pass.view.wants_read;
-            let more = is_alive && (may_write || pass.view.is_done);
+            work.view = View::of(&state);
+            let may_write = work.writing == Side::Open && state.connection.wants_write();
+            let may_read = work.reading == Side::Open && work.view.wants_read;
+            let more = is_alive && (may_write || work.view.is_done);
             if more
                 || is_alive && may_read
-                || pass.view.is_cut
+                || work.view.is_cut
                 || self.handler.is_some() && self.shared.handler_is_woken()
             {
                 return Some(more);
             }
             let connection = &mut state.connection;
-            if let Some(buffer) = connection.release() {
-                *scratch = buffer;
-            }
+            connection.release(&mut work.scratch);
             // The only look at the clock, and only when a deadline begins.
             let deadline = if is_alive && (*self.timer_is_stale || connection.wants_clock()) {
                 *self.timer_is_stale = false;

@@ -27,6 +27,10 @@ pub(crate) struct Shared {
     about: Option<Box<About>>,
 }
 
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is set for good by a party of its own, or says who has the turn"
+)]
 pub(crate) struct State {
     pub(crate) connection: Connection,
     /// The session's task.
@@ -45,7 +49,7 @@ pub(crate) struct State {
     pub(crate) cut: bool,
     /// Whether `recv` has told the error.
     pub(crate) error_is_told: bool,
-    pub(crate) io_error: Option<Error>,
+    pub(crate) io_error: Option<Arc<io::Error>>,
     pub(crate) closed: Option<Closed>,
 }
 
@@ -135,6 +139,12 @@ impl Shared {
         wake(waker);
     }
 
+    /// How the socket ended.
+    pub(crate) fn closed(&self) -> Closed {
+        let closed = self.lock().closed.clone();
+        closed.unwrap_or_else(|| Closed::new(None, None, Some(Error::Aborted), self.path()))
+    }
+
     /// Ends the socket, once, and wakes everyone. Says whether this was the end.
     pub(crate) fn end(&self, cause: Option<Error>) -> Option<Closed> {
         let (closed, wakers, unsent) = {
@@ -145,6 +155,7 @@ impl Shared {
             let cause = state
                 .io_error
                 .clone()
+                .map(Error::Io)
                 .or_else(|| state.connection.error().map(Error::Connection))
                 .or(cause);
             // Nobody may send into a socket that is no more.
@@ -232,13 +243,24 @@ impl State {
         let _ = self.connection.close(CloseFrame::from(code));
     }
 
+    /// Remembers whoever waits in `recv`. Says whether that was done: if not, it takes a clone of
+    /// the waker in `spare`, where the waker that is no longer needed will be.
+    pub(crate) fn wait_for_messages(&mut self, waker: &Waker, spare: &mut Option<Waker>) -> bool {
+        let is_known = self.receiver.as_ref().is_some_and(|it| it.will_wake(waker));
+        if !is_known && spare.is_some() {
+            mem::swap(&mut self.receiver, spare);
+            return true;
+        }
+        is_known
+    }
+
     /// Reading or writing failed: the end, as if the stream had ended.
     pub(crate) fn fail(&mut self, error: io::Error) {
         // A peer that ends the stream its own way after both Closes has done nothing wrong.
         let closing =
             self.connection.close_sent().is_some() && self.connection.close_received().is_some();
         if self.io_error.is_none() && !closing && self.connection.error().is_none() {
-            self.io_error = Some(Error::Io(Arc::new(error)));
+            self.io_error = Some(Arc::new(error));
         }
         self.connection.receive_eof();
     }
@@ -267,6 +289,7 @@ impl State {
         }
         self.io_error
             .clone()
+            .map(Error::Io)
             .or_else(|| self.connection.error().map(Error::Connection))
             .unwrap_or(Error::Closed)
     }

@@ -112,6 +112,20 @@ async fn pings_are_answered_and_a_close_is_echoed_while_the_handler_sleeps() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_handler_goes_on_after_its_socket_has_ended() {
+    let (mut near, far) = duplex(1024);
+    let session = tokio::spawn(Session::with_handler(far, server(), async |mut socket| {
+        assert!(socket.recv().await.is_none());
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        Ok(())
+    }));
+    near.write_all(&masked(0x88, b"\x03\xe8")).await.unwrap();
+    let start = tokio::time::Instant::now();
+    assert!(session.await.unwrap().is_clean());
+    assert_eq!(start.elapsed().as_secs(), 60);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_silent_peer_is_pinged_and_given_up() {
     let (mut near, far) = duplex(1024);
     let (session, mut socket) = Session::new(far, server());

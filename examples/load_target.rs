@@ -1,0 +1,75 @@
+//! A server for load generators and for conformance suites, on any path and for any origin:
+//! `cargo run --release --example load_target -- echo --listen 127.0.0.1:9001`
+//!
+//! | command | sends |
+//! |---|---|
+//! | `echo` | every message back, by the plain `recv`/`send` handler |
+
+use std::time::Duration;
+
+use tokio::runtime;
+use ws_examples::{Arguments, Failure, asked_to_end, listen};
+use ws_tower::{Config, Error, OriginPolicy, WebSocket, WebSocketLayer};
+
+const USAGE: &str = "load_target echo --listen ADDR [--threads N] [--max-message-size BYTES]
+
+  --listen ADDR             where to listen; port 0 for a free one
+  --threads N               threads of the runtime; 1 runs it on the main thread (default: one
+                            for each core)
+  --max-message-size BYTES  largest message and largest frame (default: the library's, 1 MiB)";
+
+fn main() -> Result<(), Failure> {
+    let mut arguments = Arguments::from_env(USAGE)?;
+    let command = arguments.word();
+    let address: Option<String> = arguments.value("--listen")?;
+    let threads: Option<usize> = arguments.value("--threads")?;
+    let largest: Option<usize> = arguments.value("--max-message-size")?;
+    arguments.finish()?;
+
+    let mut config = Config::new();
+    if let Some(bytes) = largest {
+        config = config.max_message_size(bytes).max_frame_size(bytes);
+    }
+    let sockets = WebSocketLayer::new()
+        .origins(OriginPolicy::dangerously_any())
+        .config(config);
+    let sockets = match command.as_deref() {
+        Some("echo") => sockets.route("/", echo).route("/{*path}", echo),
+        Some(unknown) => return Err(usage(&format!("unknown command `{unknown}`"))),
+        None => return Err(usage("which command?")),
+    };
+    let address = address.ok_or_else(|| usage("--listen is missing"))?;
+    runtime(threads)?.block_on(serve(&address, sockets))
+}
+
+async fn serve(address: &str, sockets: WebSocketLayer) -> Result<(), Failure> {
+    let listener = listen(address).await?;
+    println!("ws://{}", listener.local_addr()?);
+    ws_hyper::serve(listener, sockets.into_service())
+        .with_graceful_shutdown(asked_to_end(), Duration::from_secs(1))
+        .await?;
+    Ok(())
+}
+
+async fn echo(mut socket: WebSocket) -> Result<(), Error> {
+    while let Some(message) = socket.recv().await {
+        socket.send(message?).await?;
+    }
+    Ok(())
+}
+
+fn runtime(threads: Option<usize>) -> Result<runtime::Runtime, Failure> {
+    let mut builder = match threads {
+        Some(0) => return Err(usage("--threads is at least 1")),
+        Some(1) => runtime::Builder::new_current_thread(),
+        _ => runtime::Builder::new_multi_thread(),
+    };
+    if let Some(threads) = threads {
+        builder.worker_threads(threads);
+    }
+    Ok(builder.enable_all().build()?)
+}
+
+fn usage(wrong: &str) -> Failure {
+    Failure::new(format!("{wrong}\nusage: {USAGE}"))
+}

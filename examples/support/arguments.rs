@@ -1,0 +1,183 @@
+//! A command line of words and of `--flag VALUE` pairs: enough for an example, no dependency.
+
+use std::{env, ffi::OsString, fmt, process, str::FromStr};
+
+use crate::Failure;
+
+/// The command line. What is asked for is taken out; what is left at the end was a mistake.
+///
+/// ```
+/// use ws_examples::Arguments;
+///
+/// # fn main() -> Result<(), ws_examples::Failure> {
+/// let line = ["echo", "--threads", "2"].map(String::from);
+/// let mut arguments = Arguments::new("PROGRAM [--threads N]", line);
+/// let command = arguments.word();
+/// let threads: Option<usize> = arguments.value("--threads")?;
+/// arguments.finish()?;
+/// assert_eq!((command.as_deref(), threads), (Some("echo"), Some(2)));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Arguments {
+    usage: &'static str,
+    left: Vec<String>,
+}
+
+impl Arguments {
+    /// The command line of this process. Prints the usage and ends the process where it asks for
+    /// `--help`.
+    ///
+    /// # Errors
+    ///
+    /// Names an argument that is not UTF-8.
+    pub fn from_env(usage: &'static str) -> Result<Self, Failure> {
+        let line: Vec<String> = env::args_os()
+            .skip(1)
+            .map(OsString::into_string)
+            .collect::<Result<_, _>>()
+            .map_err(|argument| Failure::new(format!("{} is not UTF-8", argument.display())))?;
+        if line
+            .iter()
+            .any(|argument| argument == "--help" || argument == "-h")
+        {
+            println!("usage: {usage}");
+            process::exit(0);
+        }
+        Ok(Self::new(usage, line))
+    }
+
+    /// A command line of one's own, without the program's name.
+    pub fn new(usage: &'static str, line: impl IntoIterator<Item = String>) -> Self {
+        let left = line
+            .into_iter()
+            // `--flag=VALUE` is the same as `--flag VALUE`.
+            .flat_map(|argument| match argument.split_once('=') {
+                Some((flag, value)) if flag.starts_with("--") => {
+                    vec![flag.to_owned(), value.to_owned()]
+                }
+                _ => vec![argument],
+            })
+            .collect();
+        Self { usage, left }
+    }
+
+    /// Takes the first argument, if it is no flag: a sub-command.
+    pub fn word(&mut self) -> Option<String> {
+        let is_word = self
+            .left
+            .first()
+            .is_some_and(|first| !first.starts_with('-'));
+        is_word.then(|| self.left.remove(0))
+    }
+
+    /// Takes `flag` and the value behind it; `None` where the flag is absent. The last one wins.
+    ///
+    /// # Errors
+    ///
+    /// Names the flag when its value is missing or cannot be read.
+    pub fn value<T>(&mut self, flag: &str) -> Result<Option<T>, Failure>
+    where
+        T: FromStr<Err: fmt::Display>,
+    {
+        let mut found = None;
+        while let Some(place) = self.left.iter().position(|argument| argument == flag) {
+            let mut pair = self
+                .left
+                .drain(place..self.left.len().min(place + 2))
+                .skip(1);
+            let Some(value) = pair.next().filter(|value| !value.starts_with("--")) else {
+                return Err(Failure::new(format!(
+                    "{flag} needs a value\nusage: {}",
+                    self.usage
+                )));
+            };
+            let parsed = value.parse().map_err(|error| {
+                Failure::new(format!("{flag} does not take `{value}`: {error}"))
+            })?;
+            found = Some(parsed);
+        }
+        Ok(found)
+    }
+
+    /// Ends the reading.
+    ///
+    /// # Errors
+    ///
+    /// Names the first argument that nothing has asked for, and gives the usage.
+    pub fn finish(self) -> Result<(), Failure> {
+        match self.left.first() {
+            None => Ok(()),
+            Some(unknown) => Err(Failure::new(format!(
+                "unknown argument `{unknown}`\nusage: {}",
+                self.usage
+            ))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flag_and_its_value_are_taken() {
+        let mut arguments = line("--listen 127.0.0.1:0 --threads=2");
+        assert_eq!(arguments.value("--threads").unwrap(), Some(2));
+        assert_eq!(
+            arguments.value::<String>("--listen").unwrap().unwrap(),
+            "127.0.0.1:0"
+        );
+        assert_eq!(arguments.value::<u8>("--absent").unwrap(), None);
+        arguments.finish().unwrap();
+    }
+
+    #[test]
+    fn the_last_of_equal_flags_wins() {
+        let mut arguments = line("--threads 1 --threads 2");
+        assert_eq!(arguments.value("--threads").unwrap(), Some(2));
+        arguments.finish().unwrap();
+    }
+
+    #[test]
+    fn a_word_is_no_flag() {
+        assert_eq!(line("echo --threads 1").word().as_deref(), Some("echo"));
+        assert_eq!(line("--threads 1").word(), None);
+        assert_eq!(line("").word(), None);
+    }
+
+    #[test]
+    fn an_unknown_flag_is_named() {
+        let failure = line("--lisen 127.0.0.1:0").finish().unwrap_err();
+        assert_eq!(
+            format!("{failure:?}"),
+            "unknown argument `--lisen`\nusage: test"
+        );
+    }
+
+    #[test]
+    fn a_flag_without_a_value_is_named() {
+        for text in ["--threads", "--threads --listen x"] {
+            let failure = line(text).value::<u8>("--threads").unwrap_err();
+            assert_eq!(
+                format!("{failure:?}"),
+                "--threads needs a value\nusage: test"
+            );
+        }
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_read_is_named() {
+        let failure = line("--threads many").value::<u8>("--threads").unwrap_err();
+        let printed = format!("{failure:?}");
+        assert_eq!(
+            printed,
+            "--threads does not take `many`: invalid digit found in string"
+        );
+    }
+
+    fn line(text: &str) -> Arguments {
+        Arguments::new("test", text.split_whitespace().map(String::from))
+    }
+}

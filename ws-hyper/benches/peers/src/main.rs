@@ -1,0 +1,133 @@
+//! Compares WebSocket echo servers end to end: CPU time of the server for each message,
+//! and resident memory for each idle connection.
+//!
+//! ```text
+//! cargo run --release --manifest-path ws-hyper/benches/peers/Cargo.toml -- [OPTIONS]
+//! cargo run --release --manifest-path ws-hyper/benches/peers/Cargo.toml --features ours
+//!
+//! --servers A,B,…       which servers; default: all of this build
+//! --scenarios A,B,…     which scenarios; default: all named ones
+//! --rounds N            default 5
+//! --seconds S           measured time of one run, default 0.75
+//! --warm-up S           unmeasured time before it, default 0.2
+//! --binary              binary messages; default: text
+//! --server-core N       default: the first core that this process may use
+//! --generator-core N    default: the second one
+//! ```
+//!
+//! | server | is |
+//! |---|---|
+//! | `ours` | the layer of this repository behind `ws_hyper::serve` (feature `ours`) |
+//! | `axum` | `axum::extract::ws` under `axum::serve`, the echo of its documentation |
+//! | `tungstenite` | tokio-tungstenite on a `TcpListener`, `next` and `send` in a loop |
+//! | `tungstenite-forward` | the same, `split` and `forward` as in its echo example, which flushes only when nothing is left to read |
+//! | `fastwebsockets` | on a hyper upgrade, the echo of its example |
+//! | `tokio-websockets` | on a `TcpListener`, the echo of its example |
+//! | `raw` | tokio echoing bytes behind a canned handshake, no WebSocket at all: the floor for small messages (its one buffer of 64 KiB is not made for large ones) |
+//!
+//! | scenario | connections × messages in flight on each × payload |
+//! |---|---|
+//! | `pipelined` | 32 × 64 × 20 bytes |
+//! | `pipelined-1k` | 32 × 64 × 1 KiB |
+//! | `one` | 500 × 1 × 20 bytes |
+//! | `big-64k` | 8 × 1 × 64 KiB |
+//! | `big-1m` | 8 × 1 × 1 MiB |
+//! | `idle` | memory: 2,000 connections that are silent, then 2,000 that echoed one message of 20 bytes each |
+//!
+//! `100x8x256` is a scenario too, and `idle:500` is `idle` with another number of connections.
+//!
+//! **How it measures.** Each run starts the server as a process of its own, pinned to one core, on
+//! a single-threaded tokio runtime, `TCP_NODELAY` on. The generator runs on the other core, sends
+//! the same encoded and masked window of messages again and again on each connection, the next one
+//! when the last has come back whole, and compares every byte of the answer. (Waiting for the whole
+//! window is kind to servers that write each message by itself: they still find 64 in one read.)
+//! The generator never sleeps, so that no server pays for waking its core, and looks for answers
+//! every 50 µs, so that it does not fight over a connection that the server is writing to.
+//! CPU time is user and system time of the server's threads as the scheduler counts it
+//! (`/proc/PID/task/*/schedstat`, nanoseconds), read only while nothing is in flight. Memory is the
+//! growth of `Rss` in `/proc/PID/smaps_rollup` for each connection, after eight connections have
+//! warmed the process up; the kernel's socket buffers are not in it.
+//!
+//! Each round runs every server on every scenario, so that a change of the machine's speed meets
+//! all of them; the report has the median of the rounds, and their least and greatest. `ratio`
+//! is the cost in units of `ours`, or of `raw` where `ours` is not built. `busy` is the share of
+//! the measured time that the server ran, `held up` the share in which it could have run but
+//! something else had its core. Where `held up` is more than a few percent, the machine was not
+//! quiet: repeat the run. Where both are low, the generator was the limit: `per second` then says
+//! nothing about the server, its CPU time still does.
+//!
+//! For a profile of one server: `peers serve NAME` prints its address, and serves until its
+//! standard input ends. That is also how no server outlives the bench, however that one ends.
+//!
+//! Linux only; two cores. Exit status 1 if any run failed.
+
+use std::{
+    error::Error,
+    io::{self, IsTerminal},
+    process::ExitCode,
+};
+
+use crate::{
+    measure::{Sample, measure},
+    options::{Command, Options},
+    report::Report,
+    servers::Server,
+};
+
+mod load;
+mod machine;
+mod measure;
+mod options;
+mod process;
+mod report;
+mod scenario;
+mod servers;
+mod wire;
+
+type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
+
+fn main() -> ExitCode {
+    let outcome = match options::parse(std::env::args().skip(1)) {
+        Ok(Command::Serve(server)) => servers::run(server).map(|()| ExitCode::SUCCESS),
+        Ok(Command::Compare(options)) => compare(&options),
+        Err(error) => Err(format!("{error}; see the head of src/main.rs").into()),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("peers: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+fn compare(options: &Options) -> Result<ExitCode> {
+    machine::raise_open_files()?;
+    machine::pin_to(options.generator_core)?;
+    let mut report = Report::default();
+    for round in 0..options.rounds {
+        for scenario in &options.scenarios {
+            // Another server goes first in each round: none always runs behind the same one.
+            let (tail, head) = options.servers.split_at(round % options.servers.len());
+            for &server in head.iter().chain(tail) {
+                let run = format!("{} {server}", scenario.name());
+                progress(&format!("round {} of {}: {run}", round + 1, options.rounds));
+                match measure(server, scenario, options) {
+                    Ok(samples) => report.add(server, samples),
+                    Err(error) => report.fail(format!("{run}, round {}: {error}", round + 1)),
+                }
+            }
+        }
+    }
+    progress("");
+    print!("{}\n{report}", machine::description(options));
+    Ok(if report.failed() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+/// Replaces the line on the terminal, if there is one.
+fn progress(text: &str) {
+    if io::stderr().is_terminal() {
+        eprint!("\r\x1b[K{text}");
+    }
+}

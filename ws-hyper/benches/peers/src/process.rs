@@ -1,0 +1,91 @@
+//! A server in a process of its own, and what the kernel knows about it.
+
+use std::{
+    env, fs,
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use crate::{Result, Server, machine};
+
+/// A running server; it ends when this is dropped. Its standard input is a pipe from this process
+/// and it ends with that too, so that it does not survive a signal to this process either.
+pub struct Process {
+    child: Child,
+    pub address: SocketAddr,
+}
+
+/// The scheduler's account of a process.
+#[derive(Default)]
+pub struct Times {
+    /// On a core, in user or in system mode.
+    pub running: Duration,
+    /// Ready to run, while the core ran something else.
+    pub waiting: Duration,
+}
+
+impl Process {
+    /// Starts `server` on the core `core`. This thread must run on `own_core`.
+    pub fn start(server: Server, core: usize, own_core: usize) -> Result<Self> {
+        // A process starts on the core of the thread that starts it.
+        machine::pin_to(core)?;
+        let child = Command::new(env::current_exe()?)
+            .args(["serve", server.name()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn();
+        machine::pin_to(own_core)?;
+        let mut process = Self {
+            child: child?,
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+        };
+        let mut line = String::new();
+        let output = process
+            .child
+            .stdout
+            .take()
+            .ok_or("the server has no output")?;
+        BufReader::new(output).read_line(&mut line)?;
+        process.address = line
+            .trim()
+            .parse()
+            .map_err(|_| "the server did not start")?;
+        Ok(process)
+    }
+
+    /// What all threads had from the scheduler so far.
+    pub fn times(&self) -> Result<Times> {
+        // The count of a running thread is only brought up to date when it stops running.
+        thread::sleep(Duration::from_millis(2));
+        let mut times = Times::default();
+        for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let text = fs::read_to_string(task?.path().join("schedstat"))?;
+            let mut fields = text.split_whitespace().map(str::parse);
+            let mut next = || fields.next().ok_or("schedstat is too short");
+            times.running += Duration::from_nanos(next()??);
+            times.waiting += Duration::from_nanos(next()??);
+        }
+        Ok(times)
+    }
+
+    /// Resident memory in bytes.
+    pub fn resident(&self) -> Result<u64> {
+        let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id()))?;
+        let kibibytes = text
+            .lines()
+            .find_map(|line| line.strip_prefix("Rss:")?.trim().strip_suffix(" kB"))
+            .ok_or("smaps_rollup without Rss")?;
+        Ok(kibibytes.parse::<u64>()? * 1024)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Both fail only if it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

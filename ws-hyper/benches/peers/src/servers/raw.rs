@@ -1,0 +1,66 @@
+//! The floor: tokio echoing bytes, behind a canned handshake. It looks at no frame, and its
+//! connections share one buffer.
+
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    io::{self, ErrorKind},
+    pin::Pin,
+    task::{Poll, ready},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf},
+    net::{TcpListener, TcpStream},
+};
+
+use crate::{Result, wire::ACCEPT};
+
+thread_local! {
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; 64 << 10]);
+}
+
+pub async fn serve(listener: TcpListener) -> Result<()> {
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        tokio::spawn(echo(stream));
+    }
+}
+
+async fn echo(mut stream: TcpStream) -> io::Result<()> {
+    // The generator sends its request at once, and nothing behind it before the answer.
+    stream.read_buf(&mut Vec::with_capacity(1024)).await?;
+    let response = format!(
+        "HTTP/1.1 101 Switching Protocols\r\n\
+         Connection: Upgrade\r\n\
+         Upgrade: websocket\r\n\
+         Sec-WebSocket-Accept: {ACCEPT}\r\n\r\n"
+    );
+    stream.write_all(response.as_bytes()).await?;
+    drop(response);
+    while let Some(rest) = poll_fn(|context| {
+        BUFFER.with_borrow_mut(|buffer| {
+            let mut read = ReadBuf::new(buffer);
+            ready!(Pin::new(&mut stream).poll_read(context, &mut read))?;
+            Poll::Ready(write_now(&stream, read.filled()))
+        })
+    })
+    .await?
+    {
+        stream.write_all(&rest).await?;
+    }
+    Ok(())
+}
+
+/// Writes what the socket takes at once, and returns the rest; `None` if there was nothing.
+fn write_now(stream: &TcpStream, bytes: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let written = match stream.try_write(bytes) {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
+        outcome => outcome?,
+    };
+    Ok(Some(bytes[written..].to_vec()))
+}

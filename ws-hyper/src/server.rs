@@ -1,0 +1,418 @@
+//! Serving a Tower service, WebSockets included.
+//!
+//! [`serve`] accepts connections and hands each to hyper. It is also the outermost gate: a
+//! session starts only when its acceptance is the response that leaves here. At shutdown it tells
+//! the sockets too, which hyper has let go of.
+
+use std::{
+    fmt,
+    future::{Future, IntoFuture, Pending},
+    io,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use http::{Request, Response};
+use http_body::Body;
+use hyper::{body::Incoming, server::conn::http1};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use pin_project_lite::pin_project;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    task::JoinSet,
+    time::sleep,
+};
+use tower::{Service, ServiceExt, util::Oneshot};
+use ws_tower::{BoxError, PeerAddr, Shutdown, Tracker, gate::Gate};
+
+use crate::Listener;
+
+/// How long to pause when accepting fails for want of resources.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves `service` on the connections of `listener`, with upgrades, until the future is dropped
+/// or a [shutdown](Serve::with_graceful_shutdown) is asked for.
+///
+/// | option | default |
+/// |---|---|
+/// | [`header_read_timeout`](Serve::header_read_timeout) | 10 s |
+/// | [`max_head_size`](Serve::max_head_size) | 64 KiB |
+/// | [`max_headers`](Serve::max_headers) | 100 |
+/// | [`max_connections`](Serve::max_connections) | none |
+///
+/// ```no_run
+/// use tokio::net::TcpListener;
+/// use ws_tower::{Error, WebSocket, WebSocketLayer};
+///
+/// async fn echo(mut socket: WebSocket) -> Result<(), Error> {
+///     while let Some(message) = socket.recv().await {
+///         socket.send(message?).await?;
+///     }
+///     Ok(())
+/// }
+///
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// let sockets = WebSocketLayer::new().route("/echo", echo);
+/// let listener = TcpListener::bind("127.0.0.1:8000").await?;
+/// ws_hyper::serve(listener, sockets.into_service()).await?;
+/// # Ok(())
+/// # }
+/// ```
+pub fn serve<L, S>(listener: L, service: S) -> Serve<L, S> {
+    Serve {
+        listener,
+        service,
+        signal: std::future::pending(),
+        deadline: Duration::ZERO,
+        tracker: Tracker::new(),
+        options: Options::default(),
+    }
+}
+
+/// A server that is not started yet: `.await` it. Made by [`serve`].
+#[must_use = "a server does nothing unless it is awaited"]
+pub struct Serve<L, S, F = Pending<()>> {
+    listener: L,
+    service: S,
+    signal: F,
+    deadline: Duration,
+    tracker: Tracker,
+    options: Options,
+}
+
+#[derive(Clone, Debug)]
+struct Options {
+    header_read_timeout: Duration,
+    max_head_size: usize,
+    max_headers: usize,
+    max_connections: Option<usize>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            header_read_timeout: Duration::from_secs(10),
+            max_head_size: 64 << 10,
+            max_headers: 100,
+            max_connections: None,
+        }
+    }
+}
+
+impl<L, S, F> Serve<L, S, F> {
+    /// Sets how long the head of a request may take to arrive, from its first byte or from the
+    /// connection's beginning. Default: 10 s.
+    pub fn header_read_timeout(mut self, deadline: Duration) -> Self {
+        self.options.header_read_timeout = deadline;
+        self
+    }
+
+    /// Sets the largest head of a request, in bytes; at least 8 KiB. A larger one is answered
+    /// with 431. Default: 64 KiB.
+    pub fn max_head_size(mut self, bytes: usize) -> Self {
+        // hyper panics below.
+        self.options.max_head_size = bytes.max(8 << 10);
+        self
+    }
+
+    /// Sets how many header lines a request may have. More are answered with 431. Default: 100.
+    pub fn max_headers(mut self, lines: usize) -> Self {
+        self.options.max_headers = lines;
+        self
+    }
+
+    /// Sets how many connections are served at a time, WebSockets included. At the limit no more
+    /// are accepted until one ends: they wait in the listener's backlog. Default: no limit.
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        self.options.max_connections = Some(connections);
+        self
+    }
+
+    /// Uses a tracker of the caller's, to count the sockets or to end them apart from the server.
+    pub fn tracker(mut self, tracker: Tracker) -> Self {
+        self.tracker = tracker;
+        self
+    }
+
+    /// Shuts down when `signal` completes, and takes at most `deadline` for it.
+    ///
+    /// In this order: new upgrades are refused with 503; no more connections are accepted; every
+    /// socket gets a Close with 1001; requests that are being answered are finished, and idle
+    /// connections closed. What is left at the deadline is cut off. The future resolves to the
+    /// counts.
+    pub fn with_graceful_shutdown<G>(self, signal: G, deadline: Duration) -> Serve<L, S, G>
+    where
+        G: Future<Output = ()>,
+    {
+        Serve {
+            listener: self.listener,
+            service: self.service,
+            signal,
+            deadline,
+            tracker: self.tracker,
+            options: self.options,
+        }
+    }
+}
+
+impl<L, S, F, B> Serve<L, S, F>
+where
+    L: Listener,
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Into<BoxError>,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+    F: Future<Output = ()>,
+{
+    async fn run(self) -> io::Result<Shutdown> {
+        let Self {
+            mut listener,
+            service,
+            signal,
+            deadline,
+            tracker,
+            options,
+        } = self;
+        let gate = Gate::new(tracker.clone());
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new())
+            .header_read_timeout(options.header_read_timeout)
+            .max_buf_size(options.max_head_size)
+            .max_headers(options.max_headers);
+        let room = options.max_connections.map(Semaphore::new).map(Arc::new);
+        let (stop, stopping) = watch::channel(());
+        let mut connections = JoinSet::new();
+        let mut signal = pin!(signal);
+        loop {
+            let accepted = tokio::select! {
+                () = &mut signal => break,
+                Some(_) = connections.join_next() => continue,
+                accepted = accept(&mut listener, room.as_ref()) => accepted,
+            };
+            let (io, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) if is_of_the_connection(&error) => {
+                    tracing::debug!(%error, "connection lost before it was accepted");
+                    continue;
+                }
+                Err(error) => {
+                    // Such as too many open files: it passes when connections end.
+                    tracing::error!(%error, "accepting connections failed, trying again");
+                    tokio::select! {
+                        () = &mut signal => break,
+                        () = sleep(ACCEPT_PAUSE) => continue,
+                    }
+                }
+            };
+            let service = ConnectionService {
+                service: service.clone(),
+                gate: gate.clone(),
+                peer,
+            };
+            let connection = http
+                .serve_connection(TokioIo::new(io), service)
+                .with_upgrades();
+            connections.spawn(serve_connection(connection, stopping.clone()));
+        }
+        drop(listener);
+        // Requests under way see the 503 before their connections are told to end.
+        tracker.drain();
+        let sockets = tracker.shutdown(deadline);
+        drop(stopping);
+        stop.send_replace(());
+        let requests = async { while connections.join_next().await.is_some() {} };
+        let (shutdown, _) = tokio::join!(sockets, tokio::time::timeout(deadline, requests));
+        connections.abort_all();
+        Ok(shutdown)
+    }
+}
+
+/// Waits for room, then for a connection.
+async fn accept<L: Listener>(
+    listener: &mut L,
+    room: Option<&Arc<Semaphore>>,
+) -> io::Result<(Counted<L::Io>, Option<SocketAddr>)> {
+    let permit = match room {
+        None => None,
+        // The semaphore is never closed.
+        Some(room) => Arc::clone(room).acquire_owned().await.ok(),
+    };
+    let (io, peer) = listener.accept().await?;
+    let io = Counted {
+        io,
+        _permit: permit,
+    };
+    Ok((io, peer))
+}
+
+/// Whether an error of `accept` says something about one connection only.
+fn is_of_the_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+    )
+}
+
+/// Runs one connection until its end, or until it is a WebSocket.
+async fn serve_connection<Io, S, B>(
+    connection: http1::UpgradeableConnection<TokioIo<Io>, ConnectionService<S>>,
+    mut stopping: watch::Receiver<()>,
+) where
+    Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone,
+    S::Error: Into<BoxError>,
+    B: Body + 'static,
+    B::Error: Into<BoxError>,
+{
+    let mut connection = pin!(connection);
+    let result = tokio::select! {
+        result = &mut connection => result,
+        // An error says that the server is gone: the same.
+        _ = stopping.changed() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        // The client's doing, mostly: a reset, a timeout, a request that is none.
+        tracing::debug!(%error, "http connection ended");
+    }
+}
+
+/// The service of one connection, inside the gate.
+#[derive(Clone)]
+struct ConnectionService<S> {
+    service: S,
+    gate: Gate,
+    peer: Option<SocketAddr>,
+}
+
+impl<S, B> hyper::service::Service<Request<Incoming>> for ConnectionService<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone,
+{
+    type Response = Response<B>;
+    type Error = S::Error;
+    type Future = ConnectionFuture<S>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        if let Some(peer) = self.peer {
+            request.extensions_mut().insert(PeerAddr(peer));
+        }
+        let is_outermost = self.gate.admit(&mut request);
+        ConnectionFuture {
+            // A clone is not known to be ready: this waits until it is, and calls that very one.
+            response: self.service.clone().oneshot(request),
+            gate: is_outermost.then(|| self.gate.clone()),
+        }
+    }
+}
+
+pin_project! {
+    /// The response of a service, on its way out through the gate.
+    struct ConnectionFuture<S: Service<Request<Incoming>>> {
+        #[pin]
+        response: Oneshot<S, Request<Incoming>>,
+        // For a request that asks for a WebSocket.
+        gate: Option<Gate>,
+    }
+}
+
+impl<S, B> Future for ConnectionFuture<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>>,
+{
+    type Output = Result<Response<B>, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let mut response = ready!(this.response.poll(cx))?;
+        if let Some(gate) = this.gate {
+            gate.release(&mut response);
+        }
+        Poll::Ready(Ok(response))
+    }
+}
+
+/// A stream that counts as a connection until it is dropped, wherever it goes: hyper hands it
+/// over at an upgrade.
+struct Counted<Io> {
+    io: Io,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl<Io: AsyncRead + Unpin> AsyncRead for Counted<Io> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl<Io: AsyncWrite + Unpin> AsyncWrite for Counted<Io> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+impl<L, S, F, B> IntoFuture for Serve<L, S, F>
+where
+    L: Listener,
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Into<BoxError>,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+    F: Future<Output = ()> + Send + 'static,
+{
+    type Output = io::Result<Shutdown>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.run())
+    }
+}
+
+impl<L, S, F> fmt::Debug for Serve<L, S, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Serve")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
