@@ -942,20 +942,15 @@ impl Connection {
     }
 
     fn on_control(&mut self, event: Event) {
-        match &event {
-            Event::Message(_) => {}
-            // Nothing follows our own Close.
-            Event::Ping(_) if self.close_sent().is_some() => {}
-            Event::Ping(payload) => self.queue_pong(payload),
-            Event::Pong(payload) => self.on_pong(payload),
-            Event::Close(_) => {}
-        }
         match event {
-            Event::Close(close) => self.end_input(LastWord::Close(close)),
-            event if self.options.control_events && !self.options.discards => {
-                self.inbox.push(event);
-            }
-            _ => {}
+            Event::Close(close) => return self.end_input(LastWord::Close(close)),
+            // Nothing follows our own Close.
+            Event::Ping(ref payload) if self.close_sent().is_none() => self.queue_pong(payload),
+            Event::Pong(ref payload) => self.on_pong(payload),
+            Event::Message(_) | Event::Ping(_) => {}
+        }
+        if self.options.control_events && !self.options.discards {
+            self.inbox.push(event);
         }
     }
 
