@@ -501,7 +501,8 @@ impl World {
                             if may_miss {
                                 // What did not fit once it had closed.
                                 let mut rest = peer.sent.iter().skip(end.received);
-                                end.received += rest.position(|sent| *sent == message).unwrap();
+                                let missed = rest.position(|sent| *sent == message);
+                                end.received += missed.expect("it has been sent");
                             } else if self.fault != Fault::Corrupt {
                                 assert!(message == peer.sent[end.received]);
                             }
