@@ -27,7 +27,7 @@ use ws_tower::{
 };
 
 /// No answer within this time is a hang: wake-ups come at once or never.
-const SOON: Duration = Duration::from_secs(1);
+const SOON: Duration = Duration::from_secs(3);
 
 fn server() -> Connection {
     // Without keepalive no tick repairs a lost wake-up.

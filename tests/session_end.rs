@@ -384,6 +384,32 @@ async fn messages_that_came_before_the_end_are_received_after_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_the_peer_said_before_it_left_is_heard_although_writing_fails_first() {
+    let (near, far) = duplex(64);
+    let (io, scissors) = Cable::new(far);
+    let (session, mut socket) = Session::new(io, Connection::new(Role::Server, Config::default()));
+    let session = tokio::spawn(session);
+    // A write that is stuck: the session begins its turn with it.
+    socket.try_send("x".repeat(1000)).unwrap();
+    settle().await;
+    let mut peer = Peer::client(near);
+    peer.connection.send("so long").unwrap();
+    peer.connection
+        .close(CloseFrame::from(CloseCode::GOING_AWAY))
+        .unwrap();
+    peer.flush().await.unwrap();
+    scissors.cut_writes();
+    let closed = session.await.unwrap();
+    assert_eq!(
+        closed.received().and_then(Close::code),
+        Some(CloseCode::GOING_AWAY)
+    );
+    let message = socket.recv().await.unwrap().unwrap();
+    assert_eq!(message, Message::text("so long"));
+    assert!(socket.recv().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_queued_is_flushed_before_the_close_of_a_handler_that_returns() {
     // Through a narrow pipe, and far more than the queue takes at once.
     let (near, far) = duplex(16);

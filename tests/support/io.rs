@@ -431,15 +431,26 @@ pub struct Scissors(Arc<Mutex<CableState>>);
 #[derive(Debug, Default)]
 struct CableState {
     is_cut: bool,
+    has_no_writes: bool,
     wakers: Vec<Waker>,
 }
 
 impl Scissors {
     /// From now on every call fails with `ConnectionReset`.
     pub fn cut(&self) {
+        self.change(|state| state.is_cut = true);
+    }
+
+    /// From now on every call but reading fails, as on a socket whose peer has gone and left
+    /// something behind.
+    pub fn cut_writes(&self) {
+        self.change(|state| state.has_no_writes = true);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut CableState)) {
         let wakers = {
             let mut state = lock(&self.0);
-            state.is_cut = true;
+            change(&mut state);
             std::mem::take(&mut state.wakers)
         };
         for waker in wakers {
@@ -454,6 +465,13 @@ impl<Io> Cable<Io> {
         let state = Arc::default();
         let scissors = Scissors(Arc::clone(&state));
         (Self { io, state }, scissors)
+    }
+
+    fn check_write(&self, cx: &Context<'_>) -> io::Result<()> {
+        if lock(&self.state).has_no_writes {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        self.check(cx)
     }
 
     fn check(&self, cx: &Context<'_>) -> io::Result<()> {
@@ -485,17 +503,17 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for Cable<Io> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.check(cx)?;
+        self.check_write(cx)?;
         Pin::new(&mut self.get_mut().io).poll_write(cx, buf)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.check(cx)?;
+        self.check_write(cx)?;
         Pin::new(&mut self.get_mut().io).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.check(cx)?;
+        self.check_write(cx)?;
         Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
     }
 }
