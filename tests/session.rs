@@ -1,4 +1,5 @@
 //! The session: what it does for its handler, and what its handles promise.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     sync::{
@@ -17,7 +18,7 @@ use tokio::{
 };
 use ws_core::{Close, Connection, ConnectionError, Event, Role};
 use ws_tests::{
-    io::{Buffered, Recorder, Tape, Valved},
+    io::{Buffered, Recorder, Valved},
     peer::{Peer, masked},
 };
 use ws_tower::{
@@ -26,7 +27,7 @@ use ws_tower::{
 };
 
 /// No answer within this time is a hang: wake-ups come at once or never.
-const SOON: Duration = Duration::from_secs(1);
+const SOON: Duration = Duration::from_secs(3);
 
 fn server() -> Connection {
     // Without keepalive no tick repairs a lost wake-up.
@@ -430,7 +431,7 @@ async fn flood(io: &mut DuplexStream, frame: &[u8]) -> usize {
     loop {
         let rest = &block[sent % frame.len()..];
         match timeout(Duration::from_millis(20), io.write(rest)).await {
-            Ok(count) => sent += count.unwrap(),
+            Ok(count) => sent += count.expect("a write that is not refused"),
             Err(_) => return sent,
         }
     }
@@ -787,7 +788,7 @@ struct Nosy {
 impl Nosy {
     fn look(&self) {
         self.calls.fetch_add(1, Ordering::Relaxed);
-        let sender = self.sender.lock().unwrap().clone();
+        let sender = self.sender.lock().expect("nobody panics under it").clone();
         if let Some(sender) = sender {
             sender.is_open();
             sender.try_closed();
@@ -1087,6 +1088,38 @@ async fn after_a_protocol_error_the_close_follows_what_was_queued_and_data_is_th
     assert!(near.write_all(b"x").await.is_err());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_protocol_error_behind_a_message_is_answered_as_soon_as_a_receiver_elsewhere_sees_it() {
+    for keepalive in [None, Some(Duration::from_secs(20))] {
+        let config = Config::new().keepalive_interval(keepalive);
+        let (mut peer, mut socket, _session) = spawn_bare(config);
+        let bytes = [masked(0x81, b"fine"), masked(0x83, b"")].concat();
+        peer.io.write_all(&bytes).await.unwrap();
+        let start = tokio::time::Instant::now();
+        let message = socket.recv().await.unwrap().unwrap();
+        assert_eq!(message, Message::text("fine"));
+        settle().await;
+        assert!(matches!(socket.recv().await, Some(Err(_))));
+        assert!(matches!(peer.event().await, Some(Event::Close(_))));
+        assert_eq!(code(peer.connection.close_received()), Some(1002));
+        assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_protocol_error_that_nobody_receives_is_answered_within_the_close_timeout() {
+    let (mut peer, socket, session) = spawn_bare(quiet());
+    let bytes = [masked(0x81, b"fine"), masked(0x83, b"")].concat();
+    peer.io.write_all(&bytes).await.unwrap();
+    let start = tokio::time::Instant::now();
+    while !matches!(peer.event().await, Some(Event::Close(_))) {}
+    assert_eq!(code(peer.connection.close_received()), Some(1002));
+    assert!(start.elapsed() <= Duration::from_secs(5));
+    drop(peer);
+    session.await.unwrap();
+    drop(socket);
+}
+
 #[tokio::test]
 async fn after_a_protocol_error_a_peer_that_leaves_ends_the_session_at_once() {
     let (mut near, far) = duplex(1024);
@@ -1208,12 +1241,11 @@ fn a_session_and_its_handles_stay_within_their_bytes() {
     assert!(session <= 900, "{session}");
 }
 
-#[allow(dead_code, reason = "see above")]
-fn assert_traits() {
+#[test]
+fn handles_can_be_sent_and_shared() {
     fn check<T: Send + Sync + Unpin + 'static>() {}
     check::<WebSocket>();
     check::<Sender>();
     check::<ws_tower::Receiver>();
     check::<Closed>();
-    check::<Tape>();
 }

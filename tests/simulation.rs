@@ -477,6 +477,9 @@ impl World {
             end.connection.discard_incoming();
         }
         let (mut progress, was_reading) = (false, end.connection.wants_read());
+        // An application that has closed, and takes its time, may lose what does not fit.
+        let may_miss = !matches!(self.fault, Fault::None | Fault::Corrupt)
+            && end.connection.close_sent().is_some();
         for _ in 0..count {
             let was_told = end.is_told;
             match end.connection.poll() {
@@ -495,14 +498,19 @@ impl World {
                     progress = true;
                     match event {
                         Event::Message(message) => {
-                            if self.fault != Fault::Corrupt {
+                            if may_miss {
+                                // What did not fit once it had closed.
+                                let mut rest = peer.sent.iter().skip(end.received);
+                                let missed = rest.position(|sent| *sent == message);
+                                end.received += missed.expect("it has been sent");
+                            } else if self.fault != Fault::Corrupt {
                                 assert!(message == peer.sent[end.received]);
                             }
                             end.received += 1;
                         }
                         Event::Close(_) => {
                             end.is_told = true;
-                            if self.fault != Fault::Corrupt && !end.discards {
+                            if self.fault != Fault::Corrupt && !end.discards && !may_miss {
                                 assert_eq!(end.received, peer.sent.len());
                             }
                         }

@@ -150,8 +150,8 @@ pub enum Fault {
     OneByteFromThenOn,
     /// The call is pending, and the task is woken at once.
     Pending,
-    /// This call and every second one after it are pending.
-    PendingEverySecond,
+    /// From this call on half of all calls are pending, in no order that a session could share.
+    PendingHalfTheTime,
     /// The call and all after it fail.
     Error,
     /// The stream ends; writes fail.
@@ -190,7 +190,7 @@ impl<Io> Faulty<Io> {
         *calls += 1;
         let is_met = match self.fault {
             Fault::OneByte | Fault::Pending => call == self.at,
-            Fault::PendingEverySecond => call >= self.at && (call - self.at).is_multiple_of(2),
+            Fault::PendingHalfTheTime => call >= self.at && is_odd(call),
             Fault::OneByteFromThenOn | Fault::Error | Fault::End => call >= self.at,
         };
         is_met.then_some(self.fault)
@@ -213,7 +213,7 @@ impl<Io: AsyncRead + Unpin> AsyncRead for Faulty<Io> {
                 buf.put_slice(one.filled());
                 Poll::Ready(Ok(()))
             }
-            Some(Fault::Pending | Fault::PendingEverySecond) => again(cx),
+            Some(Fault::Pending | Fault::PendingHalfTheTime) => again(cx),
             Some(Fault::Error) => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
             Some(Fault::End) => Poll::Ready(Ok(())),
         }
@@ -232,7 +232,7 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for Faulty<Io> {
             Some(Fault::OneByte | Fault::OneByteFromThenOn) => {
                 Pin::new(&mut this.io).poll_write(cx, buf.get(..1).unwrap_or_default())
             }
-            Some(Fault::Pending | Fault::PendingEverySecond) => again(cx),
+            Some(Fault::Pending | Fault::PendingHalfTheTime) => again(cx),
             Some(Fault::Error | Fault::End) => broken(),
         }
     }
@@ -240,7 +240,7 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for Faulty<Io> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         match this.next() {
-            Some(Fault::Pending | Fault::PendingEverySecond) => again(cx),
+            Some(Fault::Pending | Fault::PendingHalfTheTime) => again(cx),
             Some(Fault::Error | Fault::End) => broken(),
             _ => Pin::new(&mut this.io).poll_flush(cx),
         }
@@ -249,7 +249,7 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for Faulty<Io> {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         match this.next() {
-            Some(Fault::Pending | Fault::PendingEverySecond) => again(cx),
+            Some(Fault::Pending | Fault::PendingHalfTheTime) => again(cx),
             Some(Fault::Error | Fault::End) => broken(),
             _ => Pin::new(&mut this.io).poll_shutdown(cx),
         }
@@ -404,10 +404,116 @@ fn again<T>(cx: &Context<'_>) -> Poll<T> {
     Poll::Pending
 }
 
+/// Tosses a coin for a number, always the same.
+fn is_odd(call: usize) -> bool {
+    ((call as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) % 2 == 1
+}
+
 fn broken<T>() -> Poll<io::Result<T>> {
     Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A stream that fails from the moment on when it is cut.
+#[derive(Debug)]
+pub struct Cable<Io> {
+    io: Io,
+    state: Arc<Mutex<CableState>>,
+}
+
+/// Cuts a [`Cable`].
+#[derive(Clone, Debug)]
+pub struct Scissors(Arc<Mutex<CableState>>);
+
+#[derive(Debug, Default)]
+struct CableState {
+    is_cut: bool,
+    has_no_writes: bool,
+    wakers: Vec<Waker>,
+}
+
+impl Scissors {
+    /// From now on every call fails with `ConnectionReset`.
+    pub fn cut(&self) {
+        self.change(|state| state.is_cut = true);
+    }
+
+    /// From now on every call but reading fails, as on a socket whose peer has gone and left
+    /// something behind.
+    pub fn cut_writes(&self) {
+        self.change(|state| state.has_no_writes = true);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut CableState)) {
+        let wakers = {
+            let mut state = lock(&self.0);
+            change(&mut state);
+            std::mem::take(&mut state.wakers)
+        };
+        for waker in wakers {
+            waker.wake();
+        }
+    }
+}
+
+impl<Io> Cable<Io> {
+    /// A stream, and what cuts it.
+    pub fn new(io: Io) -> (Self, Scissors) {
+        let state = Arc::default();
+        let scissors = Scissors(Arc::clone(&state));
+        (Self { io, state }, scissors)
+    }
+
+    fn check_write(&self, cx: &Context<'_>) -> io::Result<()> {
+        if lock(&self.state).has_no_writes {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        self.check(cx)
+    }
+
+    fn check(&self, cx: &Context<'_>) -> io::Result<()> {
+        let mut state = lock(&self.state);
+        if state.is_cut {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        if !state.wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
+            state.wakers.push(cx.waker().clone());
+        }
+        Ok(())
+    }
+}
+
+impl<Io: AsyncRead + Unpin> AsyncRead for Cable<Io> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.check(cx)?;
+        Pin::new(&mut self.get_mut().io).poll_read(cx, buf)
+    }
+}
+
+impl<Io: AsyncWrite + Unpin> AsyncWrite for Cable<Io> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.check_write(cx)?;
+        Pin::new(&mut self.get_mut().io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check_write(cx)?;
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check_write(cx)?;
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
 }

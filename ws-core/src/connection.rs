@@ -120,6 +120,7 @@ pub struct Connection {
 
 /// What the driver asked for.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is asked for by itself")]
 struct Options {
     /// Report pings, pongs and the Close as events.
     control_events: bool,
@@ -127,6 +128,8 @@ struct Options {
     pauses: bool,
     /// Throw messages away.
     discards: bool,
+    /// Throw messages away that do not fit.
+    discards_overflow: bool,
 }
 
 /// Pings that the caller does not name: numbered, the newest answers for all before it.
@@ -137,6 +140,14 @@ struct Probe {
     answered: u32,
 }
 
+/// After it nothing is heard from the peer. It takes effect when all messages before it have been
+/// taken: so these can still be answered, whether they came in the same read or not.
+#[derive(Debug)]
+enum LastWord {
+    Broken(ProtocolError),
+    Close(Option<CloseFrame>),
+}
+
 /// What a connection has for a while only.
 #[derive(Debug, Default)]
 struct Rare {
@@ -144,8 +155,8 @@ struct Rare {
     unparsed: BytesMut,
     /// Pongs that wait, encoded: at most [`MAX_PONGS`] and one more.
     pongs: Vec<u8>,
-    /// What the peer broke, while events before that wait for the application.
-    broken: Option<ProtocolError>,
+    /// How the peer ended, while messages before that wait for the application.
+    last_word: Option<LastWord>,
     write_due: Option<Instant>,
     close_due: Option<Instant>,
 }
@@ -154,7 +165,7 @@ impl Rare {
     fn is_empty(&self) -> bool {
         self.unparsed.is_empty()
             && self.pongs.is_empty()
-            && self.broken.is_none()
+            && self.last_word.is_none()
             && self.write_due.is_none()
             && self.close_due.is_none()
     }
@@ -195,6 +206,7 @@ impl Connection {
                 control_events: true,
                 pauses: true,
                 discards: false,
+                discards_overflow: false,
             },
         }
     }
@@ -289,7 +301,7 @@ impl Connection {
         let pauses = mem::replace(&mut self.options.pauses, false);
         self.resume();
         self.options.pauses = pauses;
-        self.fail_if_broken();
+        self.hear_last_word();
         let end = self.end.get_or_insert_default();
         end.eof = true;
         if end.received.is_none() && end.error.is_none() {
@@ -313,8 +325,11 @@ impl Connection {
         if close_due.is_some_and(|due| now >= due) {
             self.rare().close_due = None;
             let waiting = self.is_waiting_for_the_end();
-            self.fail_if_broken();
-            if waiting {
+            self.hear_last_word();
+            if waiting && !self.wants_read() && !self.has_peer_ended() {
+                // Nobody takes the messages that hide the peer's Close: it gets its time without.
+                self.discard_overflow();
+            } else if waiting {
                 if !self.close_is_answered() {
                     self.fail(ConnectionError::CloseTimeout);
                 }
@@ -449,8 +464,9 @@ impl Connection {
     }
 
     /// Queues a Close, after all that was sent before; `None` gives no code. No message can be
-    /// sent any more, but the peer's are still received until its own Close, as far as the inbox
-    /// has room: then reading goes on, and what does not fit is thrown away.
+    /// sent any more, but the peer's are still received until its own Close. An application that
+    /// does not take them any more should say so with
+    /// [`discard_overflow`](Self::discard_overflow), or the Close behind them is found late.
     ///
     /// # Errors
     ///
@@ -466,8 +482,14 @@ impl Connection {
         }
         self.open()?;
         self.queue_close(close);
-        self.resume();
         Ok(())
+    }
+
+    /// From now on throws away messages that do not fit into the inbox, instead of stopping to
+    /// read.
+    pub fn discard_overflow(&mut self) {
+        self.options.discards_overflow = true;
+        self.resume();
     }
 
     /// Throws away the messages that wait and all that come, for an application that only sends.
@@ -476,7 +498,7 @@ impl Connection {
         self.options.discards = true;
         self.inbox.clear();
         self.resume();
-        self.fail_if_broken();
+        self.hear_last_word();
     }
 
     // Outputs.
@@ -488,9 +510,10 @@ impl Connection {
     /// [`ConnectionError`] when the connection has failed and all events before that have been
     /// taken; from then on every call says so. A Close is no error.
     ///
-    /// When the peer breaks the protocol, the connection fails with the call that says so, not
-    /// before: what came until then can still be answered, whether it came in the same read or
-    /// not. An application that does not call has as long as the closing handshake may take.
+    /// When the peer closes or breaks the protocol, that takes effect with the call that says so,
+    /// not before: the messages until then can still be answered, whether they came in the same
+    /// read or not. An application that leaves them lying has a quarter of
+    /// [`Config::close_timeout`]; one that has none to take is not waited for.
     #[inline]
     pub fn poll(&mut self) -> Result<Option<Event>, ConnectionError> {
         let event = self.inbox.pop();
@@ -501,10 +524,10 @@ impl Connection {
         if let Some(event) = event.or_else(|| self.inbox.pop()) {
             return Ok(Some(event));
         }
-        self.fail_if_broken();
-        match self.error() {
-            Some(error) => Err(error),
-            None => Ok(None),
+        self.hear_last_word();
+        match (self.inbox.pop(), self.error()) {
+            (None, Some(error)) => Err(error),
+            (event, _) => Ok(event),
         }
     }
 
@@ -525,8 +548,12 @@ impl Connection {
         if !events.is_empty() {
             return Ok(());
         }
-        self.fail_if_broken();
-        self.error().map_or(Ok(()), Err)
+        self.hear_last_word();
+        self.inbox.take(events);
+        match self.error() {
+            Some(error) if events.is_empty() => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// The bytes to write, as a [`Buf`]. Advance it by what has been written.
@@ -617,8 +644,12 @@ impl Connection {
                 .write_due
                 .get_or_insert_with(|| after(now, timeout));
         }
-        if self.is_broken() || self.is_waiting_for_the_end() {
-            let timeout = self.config.close_timeout;
+        if self.has_last_word() || self.is_waiting_for_the_end() {
+            let mut timeout = self.config.close_timeout;
+            if self.has_last_word() {
+                // The peer waits as long for the answer, or so.
+                timeout /= 4;
+            }
             self.rare()
                 .close_due
                 .get_or_insert_with(|| after(now, timeout));
@@ -648,7 +679,7 @@ impl Connection {
             return !self.is_done()
                 && (writing || close_due.is_none() && self.is_waiting_for_the_end());
         }
-        (self.is_broken() && close_due.is_none())
+        (self.has_last_word() && close_due.is_none())
             || (self.config.keepalive_interval.is_some()
                 && self.heartbeat.wants_clock(!self.wants_read()))
             || (writing && self.config.write_timeout.is_some())
@@ -714,7 +745,10 @@ impl Connection {
 
     /// Whether an event or an error waits for [`poll`](Self::poll).
     pub fn has_events(&self) -> bool {
-        !self.inbox.is_empty() || self.has_unparsed() || self.is_broken() || self.error().is_some()
+        !self.inbox.is_empty()
+            || self.has_unparsed()
+            || self.has_last_word()
+            || self.error().is_some()
     }
 
     /// The number of the newest [`probe`](Self::probe) that the peer has answered.
@@ -772,8 +806,10 @@ impl Connection {
     }
 
     #[inline]
-    fn is_broken(&self) -> bool {
-        self.rare.as_ref().is_some_and(|rare| rare.broken.is_some())
+    fn has_last_word(&self) -> bool {
+        self.rare
+            .as_ref()
+            .is_some_and(|rare| rare.last_word.is_some())
     }
 
     /// When the write and the closing handshake are given up.
@@ -786,17 +822,20 @@ impl Connection {
 
     /// Whether input no longer matters.
     fn is_deaf(&self) -> bool {
-        self.is_broken()
-            || self
-                .end
-                .as_ref()
-                .is_some_and(|end| end.received.is_some() || end.error.is_some() || end.eof)
+        self.has_last_word() || self.has_peer_ended()
     }
 
-    /// Whether a full inbox stops reading. Not once a Close was sent: the peer's has to be read,
-    /// and the application that closed no longer counts on the messages before it.
+    /// Whether a full inbox stops reading.
+    #[inline]
     fn may_pause(&self) -> bool {
-        self.options.pauses && self.end.is_none()
+        self.options.pauses && !self.options.discards_overflow
+    }
+
+    /// Whether nothing more can come from the peer.
+    fn has_peer_ended(&self) -> bool {
+        self.end
+            .as_ref()
+            .is_some_and(|end| end.received.is_some() || end.error.is_some() || end.eof)
     }
 
     /// Whether both sides have said Close, and nothing went wrong.
@@ -892,7 +931,8 @@ impl Connection {
     #[inline]
     fn on_event(&mut self, event: Event) {
         if let Event::Message(_) = event {
-            let is_unwanted = self.options.discards || self.end.is_some() && !self.has_room();
+            let is_unwanted =
+                self.options.discards || self.options.discards_overflow && !self.has_room();
             if !is_unwanted {
                 self.inbox.push(event);
             }
@@ -902,23 +942,12 @@ impl Connection {
     }
 
     fn on_control(&mut self, event: Event) {
-        match &event {
-            Event::Message(_) => {}
+        match event {
+            Event::Close(close) => return self.end_input(LastWord::Close(close)),
             // Nothing follows our own Close.
-            Event::Ping(_) if self.close_sent().is_some() => {}
-            Event::Ping(payload) => self.queue_pong(payload),
-            Event::Pong(payload) => self.on_pong(payload),
-            Event::Close(close) => {
-                // What is left of a message under way is of no use.
-                self.decoder = Decoder::default();
-                let end = self.end.get_or_insert_default();
-                end.received = Some(close.clone().into());
-                if end.sent.is_none() {
-                    // RFC 6455 §5.5.1: "When sending a Close frame in response, the endpoint
-                    // typically echos the status code it received."
-                    self.queue_close(close.as_ref().map(|close| close.code().into()));
-                }
-            }
+            Event::Ping(ref payload) if self.close_sent().is_none() => self.queue_pong(payload),
+            Event::Pong(ref payload) => self.on_pong(payload),
+            Event::Message(_) | Event::Ping(_) => {}
         }
         if self.options.control_events && !self.options.discards {
             self.inbox.push(event);
@@ -954,21 +983,48 @@ impl Connection {
         self.end.get_or_insert_default().sent = Some(close.into());
     }
 
-    /// Takes the news that the peer broke the protocol. Events before that are taken first.
+    /// The peer broke the protocol.
     #[cold]
     fn reject(&mut self, error: ProtocolError) {
-        self.rare().broken = Some(error);
-        if self.inbox.cost() == 0 {
-            self.fail_if_broken();
+        self.end_input(LastWord::Broken(error));
+    }
+
+    /// Nothing more is heard from the peer.
+    fn end_input(&mut self, last_word: LastWord) {
+        // What is left of a message under way is of no use.
+        self.decoder = Decoder::default();
+        self.rare().last_word = Some(last_word);
+        // An application that has closed counts on no answers, and one that discards on nothing.
+        if self.inbox.is_empty() || self.end.is_some() {
+            self.hear_last_word();
         }
     }
 
     #[inline]
-    fn fail_if_broken(&mut self) {
+    fn hear_last_word(&mut self) {
         if let Some(rare) = &mut self.rare
-            && let Some(error) = rare.broken.take()
+            && let Some(last_word) = rare.last_word.take()
         {
-            self.fail(error.into());
+            rare.close_due = None;
+            self.obey(last_word);
+        }
+    }
+
+    fn obey(&mut self, last_word: LastWord) {
+        match last_word {
+            LastWord::Broken(error) => self.fail(error.into()),
+            LastWord::Close(close) => {
+                let end = self.end.get_or_insert_default();
+                end.received = Some(close.clone().into());
+                if end.sent.is_none() {
+                    // RFC 6455 §5.5.1: "When sending a Close frame in response, the endpoint
+                    // typically echos the status code it received."
+                    self.queue_close(close.as_ref().map(|close| close.code().into()));
+                }
+                if self.options.control_events && !self.options.discards {
+                    self.inbox.push(Event::Close(close));
+                }
+            }
         }
     }
 

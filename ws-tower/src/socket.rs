@@ -340,6 +340,8 @@ impl Sender {
     fn start_close(&self, close: Option<CloseFrame>) {
         let session = {
             let mut state = self.shared.lock();
+            // Messages that nobody takes must not hide the peer's Close.
+            state.connection.discard_overflow();
             if state.connection.close(close) == Err(SendError::ServerSent1010) {
                 let _ = state
                     .connection
@@ -431,11 +433,12 @@ impl Receiver {
     fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Option<Error>>> {
         // A waker may do anything when it is cloned or dropped: not under the lock.
         let mut spare = None;
-        let mut was_paused = false;
+        let (mut was_paused, mut was_open) = (false, false);
         loop {
             let (result, session) = {
                 let mut state = self.shared.lock();
                 was_paused |= !state.connection.wants_read();
+                was_open |= state.connection.is_open();
                 let taken = state.connection.take_events(&mut self.events);
                 let result = if taken.is_err() && !state.error_is_told {
                     state.error_is_told = true;
@@ -452,9 +455,11 @@ impl Receiver {
                     spare = Some(cx.waker().clone());
                     continue;
                 }
-                // Room again: reading goes on. What waited for room may be a ping or a Close too.
+                // Room again: reading goes on. What waited for room may be a ping or a Close too;
+                // and what the peer broke comes up here, with a Close to be sent.
                 let connection = &state.connection;
-                let goes_on = was_paused && (connection.wants_read() || connection.wants_write());
+                let goes_on = was_paused && (connection.wants_read() || connection.wants_write())
+                    || was_open && !connection.is_open();
                 (result, if goes_on { state.nudge() } else { None })
             };
             wake(session);

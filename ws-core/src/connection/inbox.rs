@@ -25,11 +25,16 @@ impl Inbox {
         Some(event)
     }
 
-    /// Exchanges the queue for an empty one.
+    /// Exchanges the queue for an empty one. A queue that is empty both here and there keeps its
+    /// room here, to be released.
     #[inline]
     pub(super) fn take(&mut self, events: &mut VecDeque<Event>) {
         debug_assert!(events.is_empty());
-        mem::swap(&mut self.events, events);
+        if self.events.is_empty() && self.events.capacity() > 0 {
+            *events = VecDeque::new();
+        } else {
+            mem::swap(&mut self.events, events);
+        }
         self.cost = 0;
     }
 

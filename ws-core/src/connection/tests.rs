@@ -172,7 +172,7 @@ fn what_came_before_an_error_in_the_same_read_can_still_be_answered() {
 }
 
 #[test]
-fn an_application_that_takes_nothing_delays_the_close_of_a_failure_by_the_close_timeout() {
+fn an_application_that_takes_nothing_delays_the_close_of_a_failure_for_a_bounded_time() {
     let mut server = server();
     let now = Instant::now();
     server.poll_timeout(now);
@@ -180,7 +180,7 @@ fn an_application_that_takes_nothing_delays_the_close_of_a_failure_by_the_close_
     server.receive(b"\xf1");
     assert!(server.wants_clock());
     let due = server.poll_timeout(now).unwrap();
-    assert_eq!(due - now, Duration::from_secs(5));
+    assert_eq!(due - now, Duration::from_millis(1250));
     server.handle_timeout(due);
     assert!(written(&mut server).starts_with(b"\x88"));
     assert!(!server.is_done());
@@ -503,17 +503,27 @@ fn an_idle_connection_owns_no_buffer_and_stays_small() {
 
 #[test]
 fn a_close_is_still_read_when_the_application_has_stopped_receiving() {
-    let config = Config::new().inbox_high_water(MESSAGE_OVERHEAD);
-    let mut server = Connection::new(Role::Server, config);
-    server.receive(HELLO);
-    server.receive(HELLO);
-    assert!(!server.wants_read());
-    server.close(CloseFrame::from(CloseCode::NORMAL)).unwrap();
-    assert!(server.wants_read());
-    server.receive(HELLO);
-    server.receive(&masked(0x88, b"\x03\xe8"));
-    assert!(server.close_received().is_some());
-    assert!(matches!(server.poll(), Ok(Some(Event::Message(_)))));
+    for says_so in [true, false] {
+        let config = Config::new().inbox_high_water(MESSAGE_OVERHEAD);
+        let mut server = Connection::new(Role::Server, config);
+        server.receive(HELLO);
+        server.receive(HELLO);
+        server.close(CloseFrame::from(CloseCode::NORMAL)).unwrap();
+        written(&mut server);
+        assert!(!server.wants_read());
+        if says_so {
+            server.discard_overflow();
+        } else {
+            let due = server.poll_timeout(Instant::now()).unwrap();
+            server.handle_timeout(due);
+            assert_eq!(server.error(), None);
+        }
+        assert!(server.wants_read());
+        server.receive(HELLO);
+        server.receive(&masked(0x88, b"\x03\xe8"));
+        assert!(server.close_received().is_some());
+        assert!(matches!(server.poll(), Ok(Some(Event::Message(_)))));
+    }
 }
 
 #[test]
@@ -563,4 +573,38 @@ fn what_lies_behind_the_message_that_filled_the_inbox_is_parsed_when_it_is_taken
     assert!(!server.wants_read());
     assert_eq!(server.poll(), Ok(Some(Event::Message(Message::text("a")))));
     assert_eq!(server.transmit().chunk(), b"\x88\x00");
+}
+
+#[test]
+fn messages_that_came_with_a_close_can_still_be_answered() {
+    let mut server = server();
+    let mut input = HELLO.to_vec();
+    input.extend_from_slice(&masked(0x88, b"\x03\xe8"));
+    server.receive(&input);
+    let Ok(Some(Event::Message(message))) = server.poll() else {
+        panic!("there is a message");
+    };
+    server.send(message).unwrap();
+    let close = CloseFrame::from(CloseCode::NORMAL);
+    assert_eq!(server.poll(), Ok(Some(Event::Close(Some(close)))));
+    assert_eq!(server.send("late"), Err(SendError::Closed));
+    assert_eq!(written(&mut server), b"\x81\x05Hello\x88\x02\x03\xe8");
+    assert!(server.is_done());
+}
+
+#[test]
+fn a_close_behind_messages_that_nobody_takes_is_answered_in_time() {
+    let config = Config::new().keepalive_interval(None);
+    let mut server = Connection::new(Role::Server, config);
+    let mut input = HELLO.to_vec();
+    input.extend_from_slice(&masked(0x88, b"\x03\xe8"));
+    server.receive(&input);
+    assert!(server.wants_clock());
+    let now = Instant::now();
+    let due = server.poll_timeout(now).unwrap();
+    assert_eq!(due - now, Duration::from_millis(1250));
+    server.handle_timeout(due);
+    assert_eq!(written(&mut server), b"\x88\x02\x03\xe8");
+    assert!(server.is_done());
+    assert_eq!(server.error(), None);
 }

@@ -539,7 +539,9 @@ async fn the_hook_is_told_how_each_socket_ended() {
     for path in ["/a", "/b"] {
         let (request, client) = test_request(path);
         let response = send(&layer, request).await;
-        client.finish(&response).unwrap().closed().await;
+        let mut socket = client.finish(&response).unwrap();
+        assert!(socket.recv().await.is_some());
+        socket.closed().await;
     }
     while !tracker.is_empty() {
         tokio::task::yield_now().await;

@@ -42,6 +42,9 @@ const READ_BUFFER: usize = 64 << 10;
 /// Writes in one turn: one, unless the socket takes a batch in pieces or other tasks add to it.
 const WRITES: usize = 8;
 
+/// Reads after writing has failed: what a socket's receive buffer holds, mostly.
+const LAST_READS: usize = 4;
+
 /// Slices in one vectored write.
 const SLICES: usize = 32;
 
@@ -270,6 +273,12 @@ where
         if work.writing == Side::Open
             && let Err(error) = self.try_write(cx, work)
         {
+            // The peer may have said why it left: that is still to be read.
+            for _ in 0..LAST_READS {
+                if work.reading == Side::Open && work.view.wants_read {
+                    self.read(cx, work);
+                }
+            }
             let (wakers, unsent) = {
                 let mut state = self.shared.lock();
                 state.fail(error);
