@@ -16,6 +16,9 @@ pub enum Role {
 
 /// Limits and times of a connection. Everything is bounded unless it is asked not to be.
 ///
+/// It is one small value for many connections: whatever takes it takes an `Arc` of it too. Each
+/// option is a field to read and a method to set.
+///
 /// | option | unit | default |
 /// |---|---|---|
 /// | [`max_message_size`](Self::max_message_size) | bytes | 1 MiB |
@@ -42,31 +45,34 @@ pub enum Role {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Config {
-    /// The largest message accepted, over all its fragments and after decompression. A larger
-    /// one ends the connection with 1009.
+    /// The largest message accepted, in bytes, over all its fragments. A larger one ends the
+    /// connection with 1009. The application's own messages may be larger.
     pub max_message_size: usize,
-    /// The largest frame accepted. It is checked on the header, before any payload is awaited.
+    /// The largest frame accepted, in bytes. It is checked on the header, before any payload is
+    /// awaited. A larger one ends the connection with 1009.
     pub max_frame_size: usize,
-    /// How much may wait for the application before reading stops. A message counts its payload
-    /// plus 64 bytes. A single message may exceed it.
+    /// How much may wait for the application before reading stops, in bytes. A message counts its
+    /// payload plus 64 bytes. A single message may exceed it.
     pub inbox_high_water: usize,
-    /// How much may wait for the socket before `send` waits. A message counts its payload plus
-    /// 64 bytes. A single message may exceed it.
+    /// How much may wait for the socket before `send` waits, in bytes. A message counts its
+    /// payload plus 64 bytes. A single message may exceed it.
     pub outgoing_high_water: usize,
-    /// How much may wait for the application on HTTP/2, where reading must not stop. Beyond it
-    /// the socket ends with 1013.
+    /// How much may wait for the application on HTTP/2, in bytes, where reading must not stop.
+    /// Beyond it a session ends the socket with 1013.
     pub http2_receive_cap: usize,
     /// How long the peer may be silent before it is asked for a sign of life with a ping; `None`
     /// never asks. The ping leaves after this time, or up to a quarter of it later.
     pub keepalive_interval: Option<Duration>,
-    /// How long the peer may be silent after that ping has left.
+    /// How long the peer may be silent after that ping has left. Then the connection is cut. Any
+    /// byte is a sign of life, and the time does not run while reading is stopped on this side.
     pub keepalive_timeout: Duration,
-    /// How long to wait for the peer's answer to a Close, and for the peer to end the stream.
+    /// How long to wait for the peer's answer to a Close, and for the peer to end the stream. Then
+    /// the connection is cut.
     pub close_timeout: Duration,
-    /// How long a write may make no progress; `None` waits for ever.
+    /// How long a write may make no progress; then the connection is cut. `None` waits for ever.
     pub write_timeout: Option<Duration>,
     /// How long a handshake may take: on a server from the acceptance until the bytes are handed
-    /// over, on a client from the name look-up until the response is read.
+    /// over. The engine has no handshake under way, and does not look at it.
     pub handshake_timeout: Duration,
 }
 

@@ -79,6 +79,19 @@ use crate::{
 ///
 /// Cloning is cheap. Clones, and the services they make, share one [`Tracker`].
 ///
+/// | setting | default | for one path: [`Route`] | in the application: [`WebSocketUpgrade`](crate::WebSocketUpgrade) |
+/// |---|---|---|---|
+/// | [`route`](Self::route) | no path | | |
+/// | [`config`](Self::config) | [`Config::default`] | instead | instead |
+/// | [`origins`](Self::origins) | same origin | instead | instead |
+/// | [`subprotocols`](Self::subprotocols), [`require_subprotocol`](Self::require_subprotocol) | none | instead | instead |
+/// | [`header`](Self::header) on the acceptance | none | added | added |
+/// | [`guard`](Self::guard), [`guard_async`](Self::guard_async) | none | after these | none is asked: the application decides |
+/// | [`on_closed`](Self::on_closed) | nobody is told | instead | the layer's |
+/// | [`peer_addr`](Self::peer_addr) | [`PeerAddr`] | | |
+/// | [`with_tracker`](Self::with_tracker) | one of its own | | |
+/// | [`with_body`](Self::with_body) | the body's `Default` | | |
+///
 /// `M` makes the bodies of the layer's own responses: see [`with_body`](Self::with_body).
 #[derive(Clone)]
 pub struct WebSocketLayer<M = DefaultBody> {

@@ -99,7 +99,7 @@
 //! | for a WebSocket, on a path without a route | the inner service gets it, with a [`WebSocketUpgrade`] in its extensions; hyper's `OnUpgrade` is there still |
 //! | for a WebSocket, on the path of a route | handshake, [origin], [guards](WebSocketLayer::guard), [subprotocol](WebSocketLayer::subprotocols); then 101 (200 over HTTP/2) and a session with the handler, or a refusal |
 //! | the same, while [draining](Tracker::drain) | 503 |
-//! | any, to a layer that [stands alone](WebSocketLayer::into_service) | 404; on the path of a route 426, or 405 for a method other than `GET` |
+//! | what would go to the inner service, when the layer [stands alone](WebSocketLayer::into_service) | 404; on the path of a route 426, or 405 for a method other than `GET` |
 //!
 //! A refusal is a response and never an error: the error type of the stack stays the inner
 //! service's. The statuses, one by one, are in [`layer`].
@@ -126,7 +126,7 @@
 //! | the handler has returned `()` or `Ok`, and no [`WebSocket`] or [`Receiver`] is left elsewhere | all that was sent, then 1000 | |
 //! | the same, after an `Err` or a panic | all that was sent, then 1011; the cause is in the log, never in the reason | |
 //! | [`close`](WebSocket::close) | all that was sent, then that code | [`Closed`] |
-//! | the peer closes | its own code back | `recv`: the messages that came before, then `None`; `send`: [`Error::Closed`]. The handler runs on |
+//! | the peer closes | answers to the messages that came before, then its own code back | `recv`: these messages, then `None`; `send` after it: [`Error::Closed`]. The handler runs on |
 //! | the peer breaks the protocol or a limit | 1002, 1007 or 1009 | `recv`: the messages that came before, then the error once, then `None` |
 //! | the peer is silent, takes no bytes, or is gone | the connection is cut | the same |
 //! | [`Tracker::shutdown`] | 1001, and the cut at the deadline | `recv`: `None`; handlers that are left at the deadline are dropped |

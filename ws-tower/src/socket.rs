@@ -26,13 +26,17 @@ use crate::{
     session::state::{About, Shared, State, Ticket, Wait, has_come, wake},
 };
 
-/// A WebSocket: what a handler gets, and what connecting yields.
+/// A WebSocket: what a handler gets, and what [`pair`] and [`Session::new`] yield.
 ///
 /// Pings, pongs, keepalive and closing are the session's; a handle only sees messages. It is
-/// also a [`Stream`] of messages and a [`Sink`] for them.
+/// `Send + Sync`, may be moved to any task, and has no type parameter.
 ///
-/// Dropping it closes the socket: with 1000, or with 1011 when the handler has failed. The queue
-/// is flushed first.
+/// The socket closes when its handler has returned and no `WebSocket` or [`Receiver`] is left, after
+/// all that was sent: with 1000, or with 1011 when the handler has failed. The
+/// [crate's root](crate#the-end-of-a-socket) has the other ends.
+///
+/// It is also a [`Stream`] of messages and a [`Sink`] for them. The sink needs no flush: the session
+/// writes what is queued without being asked. Closing the sink closes the socket with 1000.
 ///
 /// ```
 /// use ws_tower::{Error, WebSocket};
@@ -78,14 +82,16 @@ impl WebSocket {
         }
     }
 
-    /// Receives the next message. `None` after a closing handshake, and after the error that
-    /// ended the connection has been told.
+    /// Receives the next message. `None` when the peer has closed, and after the error that ended
+    /// the connection has been told.
     ///
-    /// Messages that arrived before the end are delivered first.
+    /// Messages that arrived before the end are delivered first, and can still be answered.
     ///
     /// # Errors
     ///
-    /// Once, when the connection ended without a closing handshake.
+    /// Once, when the connection ended without a closing handshake: [`Error::Connection`] says what
+    /// the peer did or failed to do, [`Error::Io`] what the stream said, [`Error::NotUpgraded`] and
+    /// [`Error::Aborted`] that there is no session (any more).
     ///
     /// # Cancel safety
     ///
@@ -94,7 +100,9 @@ impl WebSocket {
         self.receiver.recv()
     }
 
-    /// Sends a message: queues it, and waits only while the queue is above its high-water mark.
+    /// Sends a message: queues it, and waits only while the queue is above its
+    /// [high-water mark](Config::outgoing_high_water). When it is ready the message is on its way;
+    /// whether it arrived, only the peer can say.
     ///
     /// # Errors
     ///
@@ -125,11 +133,11 @@ impl WebSocket {
         self.sender.send_prepared(message).await
     }
 
-    /// Sends a message if there is room for it.
+    /// Sends a message if there is room for it now: below the queue's high-water mark.
     ///
     /// # Errors
     ///
-    /// [`TrySendError`] with the message.
+    /// [`TrySendError`], with the message: there is no room, or the socket is closed.
     pub fn try_send(&self, message: impl Into<Message>) -> Result<(), TrySendError> {
         self.sender.try_send(message)
     }
@@ -177,7 +185,8 @@ impl WebSocket {
         self.receiver.discard_incoming();
     }
 
-    /// Takes the socket apart, at no cost. The receiving half keeps it open.
+    /// Takes the socket apart, at no cost. The receiving half keeps it open. What the socket knows
+    /// of its request ([`path`](Self::path), [`param`](Self::param), …) is to be asked before.
     pub fn split(self) -> (Sender, Receiver) {
         (self.sender, self.receiver)
     }
@@ -204,12 +213,14 @@ impl WebSocket {
         params.iter().map(|(name, value)| (&**name, &**value))
     }
 
-    /// The subprotocol that was agreed on.
+    /// The subprotocol that both ends speak; `None` if they agreed on none.
     pub fn subprotocol(&self) -> Option<&str> {
         self.about()?.subprotocol.as_deref()
     }
 
-    /// The address of the peer, if the server told it.
+    /// The address of the peer, if the server told it: `ws_hyper::serve` does, for others see
+    /// [`WebSocketLayer::peer_addr`](crate::WebSocketLayer::peer_addr). Behind a proxy it is the
+    /// proxy's.
     pub fn peer(&self) -> Option<SocketAddr> {
         self.about()?.peer
     }
