@@ -19,3 +19,8 @@ pub mod io;
 pub mod peer;
 pub mod random;
 pub mod wire;
+
+/// The README's programs compile, and those that end run.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;

@@ -13,8 +13,53 @@
 //! | shutdown | 503, 1001 to every socket, a deadline: [`with_graceful_shutdown`](Serve::with_graceful_shutdown) |
 //! | the peer's address | [`PeerAddr`] in the request's extensions |
 //!
-//! None of it is needed to use the layer: the same service runs under `axum::serve`, or under
-//! hyper alone, served with upgrades.
+//! ```
+//! use std::time::Duration;
+//!
+//! use tokio::{net::TcpListener, sync::oneshot};
+//! use ws_tower::{Error, WebSocket, WebSocketLayer};
+//!
+//! async fn echo(mut socket: WebSocket) -> Result<(), Error> {
+//!     while let Some(message) = socket.recv().await {
+//!         socket.send(message?).await?;
+//!     }
+//!     Ok(())
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let service = WebSocketLayer::new().route("/echo", echo).into_service();
+//! let listener = TcpListener::bind("127.0.0.1:0").await?;
+//! let (stop, stopped) = oneshot::channel::<()>();
+//! let signal = async {
+//!     let _ = stopped.await; // in a program: tokio::signal::ctrl_c()
+//! };
+//! let server = ws_hyper::serve(listener, service)
+//!     .max_connections(10_000)
+//!     .with_graceful_shutdown(signal, Duration::from_secs(10));
+//! let server = tokio::spawn(server.into_future());
+//!
+//! drop(stop);
+//! let sockets = server.await??; // how many had closed, and how many were cut at the deadline
+//! assert_eq!((sockets.closed, sockets.cut), (0, 0));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A shutdown goes in this order: new WebSockets are refused with 503; nothing more is accepted;
+//! every socket gets a Close with 1001; requests that are being answered are finished and idle
+//! connections closed; what is left at the deadline is cut.
+//!
+//! # When not to use it
+//!
+//! None of it is needed for the layer: the same service runs under `axum::serve`, or under
+//! hyper alone, served [with upgrades](hyper::server::conn::http1::Connection::with_upgrades).
+//! What the table says is then that server's affair, and the sockets' shutdown is asked of the
+//! layer's [`Tracker`](ws_tower::Tracker).
+//!
+//! HTTP/2, TLS and a client are not there yet. TLS is a [`Listener`] of your own until then.
+//!
+//! The crate has no features.
 //!
 //! [`WebSocketLayer`]: ws_tower::WebSocketLayer
 //! [`PeerAddr`]: ws_tower::PeerAddr

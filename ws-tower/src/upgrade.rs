@@ -29,6 +29,36 @@
 //! }
 //! ```
 //!
+//! # axum
+//!
+//! With the feature `axum`, [`WebSocketUpgrade`] is an extractor. Plain, it refuses what asks for
+//! no WebSocket with 426, or 405 for a method other than `GET`; as an `Option` it is `None` then. A
+//! handshake that is not in order is refused either way.
+//!
+//! ```
+//! # #[cfg(feature = "axum")]
+//! # mod compiled {
+//! # use axum_core as axum;
+//! use axum::response::{IntoResponse, Response};
+//! use ws_tower::{Error, WebSocket, WebSocketUpgrade};
+//!
+//! async fn chat(upgrade: Option<WebSocketUpgrade>) -> Response {
+//!     match upgrade {
+//!         Some(upgrade) => upgrade.on_upgrade(welcome),
+//!         None => "This page is for people.".into_response(),
+//!     }
+//! }
+//!
+//! async fn welcome(socket: WebSocket) -> Result<(), Error> {
+//!     socket.send("welcome").await
+//! }
+//! # }
+//! ```
+//!
+//! Route it with `any(chat)`, for over HTTP/2 the method is `CONNECT`, and make a
+//! [`WebSocketLayer`](crate::WebSocketLayer) or a [`GateLayer`](crate::gate::GateLayer) the
+//! router's last layer. Without one the extractor answers 500, with the line to add.
+//!
 //! # Tests without a port
 //!
 //! [`test_request`] makes a request with a client behind it, for any service:
@@ -93,7 +123,10 @@ use crate::{
 )]
 pub struct PeerAddr(pub SocketAddr);
 
-/// A WebSocket that a request asks for.
+/// A WebSocket that a request asks for: accept it, or refuse with any response.
+///
+/// The [layer](crate::WebSocketLayer) puts it into the extensions of a request whose path has no
+/// route. With the feature `axum` it is an extractor. See the [module](self).
 ///
 /// It is a value that can be taken once behind a `Clone`: the first
 /// [`on_upgrade`](Self::on_upgrade) or [`accept`](Self::accept) takes it, and every later one
