@@ -1,5 +1,4 @@
 //! The session: what it does for its handler, and what its handles promise.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     sync::{

@@ -6,7 +6,9 @@
 //! | [`fuzz`] | the bodies of the fuzz targets |
 //! | [`io`] | streams that count, stall and fail |
 //! | [`peer`] | the other end of a session, in bytes |
+//! | [`process`] | a server in a process of its own, to measure what it takes |
 //! | [`random`] | a small generator of numbers that a seed repeats |
+//! | [`raw`] | a client that knows nothing but bytes |
 //! | [`wire`] | frames as bytes, made and taken apart apart from the engine |
 #![expect(
     clippy::missing_panics_doc,
@@ -17,7 +19,9 @@ pub mod feed;
 pub mod fuzz;
 pub mod io;
 pub mod peer;
+pub mod process;
 pub mod random;
+pub mod raw;
 pub mod wire;
 
 /// The README's programs compile, and those that end run.

@@ -10,7 +10,7 @@ use tokio::{
 /// A source of connections: TCP, a Unix socket, or one of your own.
 ///
 /// A listener that is bound already, by systemd or by the process before, becomes one with
-/// [`TcpListener::from_std`].
+/// [`TcpListener::from_std`], once it is set to be non-blocking.
 ///
 /// ```
 /// use std::{io, net::SocketAddr};
@@ -43,7 +43,9 @@ pub trait Listener: Send + 'static {
     ///
     /// # Cancel safety
     ///
-    /// It must be cancel safe: no connection may be lost when the future is dropped.
+    /// The server drops the future only when it stops accepting, so it need not be cancel safe.
+    /// It may do more than one thing in turn, such as accept and read a header of a proxy; but
+    /// no other connection is accepted meanwhile, so nothing that a peer can hold up.
     fn accept(&mut self)
     -> impl Future<Output = io::Result<(Self::Io, Option<SocketAddr>)>> + Send;
 }

@@ -5,6 +5,7 @@
 //! the sockets too, which hyper has let go of.
 
 use std::{
+    error::Error,
     fmt,
     future::{Future, IntoFuture, Pending},
     io,
@@ -23,16 +24,13 @@ use pin_project_lite::pin_project;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
-    task::JoinSet,
-    time::sleep,
+    task::{JoinError, JoinSet, coop::consume_budget},
+    time::{Instant, sleep, timeout},
 };
 use tower::{Service, ServiceExt, util::Oneshot};
 use ws_tower::{BoxError, PeerAddr, Shutdown, Tracker, gate::Gate};
 
 use crate::Listener;
-
-/// How long to pause when accepting fails for want of resources.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves `service` on the connections of `listener`, with upgrades, until the future is dropped
 /// or a [shutdown](Serve::with_graceful_shutdown) is asked for.
@@ -43,6 +41,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// | [`max_head_size`](Serve::max_head_size) | 64 KiB |
 /// | [`max_headers`](Serve::max_headers) | 100 |
 /// | [`max_connections`](Serve::max_connections) | none |
+///
+/// A service that fails or panics ends the connection it was called for, without a response, and
+/// nothing else. A service whose readiness has to be waited for holds up only the requests that
+/// wait.
+///
+/// Dropping the future, or aborting its task, closes the listener and cuts off the requests that
+/// are being answered. Sockets that are open go on, for they are not the server's any more; its
+/// [`tracker`](Serve::tracker) ends them.
 ///
 /// ```no_run
 /// use tokio::net::TcpListener;
@@ -104,30 +110,37 @@ impl Default for Options {
 }
 
 impl<L, S, F> Serve<L, S, F> {
-    /// Sets how long the head of a request may take to arrive, from its first byte or from the
-    /// connection's beginning. Default: 10 s.
+    /// Sets how long the head of a request may take to arrive, from the connection's beginning or
+    /// from the end of the response before. So it is also how long a connection may be idle.
+    /// When it has passed, the connection is closed. At most a year. Default: 10 s.
     pub fn header_read_timeout(mut self, deadline: Duration) -> Self {
-        self.options.header_read_timeout = deadline;
+        // hyper adds it to the clock, which would overflow.
+        self.options.header_read_timeout = deadline.min(Duration::from_secs(365 * 24 * 3600));
         self
     }
 
-    /// Sets the largest head of a request, in bytes; at least 8 KiB. A larger one is answered
-    /// with 431. Default: 64 KiB.
+    /// Sets the largest head of a request, in bytes, request line and empty line included; at
+    /// least 8 KiB. A larger one is answered with 431, however it is cut into reads. Default:
+    /// 64 KiB.
     pub fn max_head_size(mut self, bytes: usize) -> Self {
         // hyper panics below.
         self.options.max_head_size = bytes.max(8 << 10);
         self
     }
 
-    /// Sets how many header lines a request may have. More are answered with 431. Default: 100.
+    /// Sets how many header lines a request may have; at most 24,576. More are answered with
+    /// 431. Default: 100.
     pub fn max_headers(mut self, lines: usize) -> Self {
-        self.options.max_headers = lines;
+        self.options.max_headers = lines.min(MAX_HEADERS);
         self
     }
 
-    /// Sets how many connections are served at a time, WebSockets included. At the limit no more
-    /// are accepted until one ends: they wait in the listener's backlog. Default: no limit.
+    /// Sets how many connections are served at a time, WebSockets included; at least 1. At the
+    /// limit no more are accepted until one ends: they wait in the listener's backlog. Default:
+    /// no limit.
     pub fn max_connections(mut self, connections: usize) -> Self {
+        // tokio panics above.
+        let connections = connections.clamp(1, Semaphore::MAX_PERMITS);
         self.options.max_connections = Some(connections);
         self
     }
@@ -143,7 +156,7 @@ impl<L, S, F> Serve<L, S, F> {
     /// In this order: new upgrades are refused with 503; no more connections are accepted; every
     /// socket gets a Close with 1001; requests that are being answered are finished, and idle
     /// connections closed. What is left at the deadline is cut off. The future resolves to the
-    /// counts.
+    /// counts of the sockets.
     pub fn with_graceful_shutdown<G>(self, signal: G, deadline: Duration) -> Serve<L, S, G>
     where
         G: Future<Output = ()>,
@@ -183,17 +196,29 @@ where
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(options.header_read_timeout)
+            // A buffer may come out larger than was asked for, so its size limits nothing
+            // exactly.
+            .max_header_size(options.max_head_size)
             .max_buf_size(options.max_head_size)
             .max_headers(options.max_headers);
         let room = options.max_connections.map(Semaphore::new).map(Arc::new);
         let (stop, stopping) = watch::channel(());
         let mut connections = JoinSet::new();
         let mut signal = pin!(signal);
-        loop {
-            let accepted = tokio::select! {
-                () = &mut signal => break,
-                Some(_) = connections.join_next() => continue,
-                accepted = accept(&mut listener, room.as_ref()) => accepted,
+        let mut pause = ACCEPT_PAUSE;
+        'serve: loop {
+            // A listener that is always ready must not keep the thread for itself.
+            consume_budget().await;
+            let accepted = {
+                // Kept until it is done: it may be amid something.
+                let mut accepting = pin!(accept(&mut listener, room.as_ref()));
+                loop {
+                    tokio::select! {
+                        () = &mut signal => break 'serve,
+                        Some(ended) = connections.join_next() => report(&ended),
+                        accepted = &mut accepting => break accepted,
+                    }
+                }
             };
             let (io, peer) = match accepted {
                 Ok(accepted) => accepted,
@@ -203,13 +228,16 @@ where
                 }
                 Err(error) => {
                     // Such as too many open files: it passes when connections end.
-                    tracing::error!(%error, "accepting connections failed, trying again");
+                    tracing::error!(%error, ?pause, "accepting connections failed, trying again");
                     tokio::select! {
                         () = &mut signal => break,
-                        () = sleep(ACCEPT_PAUSE) => continue,
+                        () = sleep(pause) => {}
                     }
+                    pause = (pause * 2).min(MAX_ACCEPT_PAUSE);
+                    continue;
                 }
             };
+            pause = ACCEPT_PAUSE;
             let service = ConnectionService {
                 service: service.clone(),
                 gate: gate.clone(),
@@ -220,16 +248,52 @@ where
                 .with_upgrades();
             connections.spawn(serve_connection(connection, stopping.clone()));
         }
-        drop(listener);
-        // Requests under way see the 503 before their connections are told to end.
         tracker.drain();
-        let sockets = tracker.shutdown(deadline);
-        drop(stopping);
-        stop.send_replace(());
-        let requests = async { while connections.join_next().await.is_some() {} };
-        let (shutdown, _) = tokio::join!(sockets, tokio::time::timeout(deadline, requests));
-        connections.abort_all();
+        drop((listener, stopping));
+        let start = Instant::now();
+        let requests = async {
+            // First polled behind the sockets, so that these have been told.
+            stop.send_replace(());
+            while let Some(ended) = connections.join_next().await {
+                report(&ended);
+            }
+        };
+        let requests = timeout(deadline, requests);
+        let (mut shutdown, in_time) = tokio::join!(tracker.shutdown(deadline), requests);
+        if in_time.is_err() {
+            connections.abort_all();
+            let rest = async { while connections.join_next().await.is_some() {} };
+            let _ = timeout(LAST_ORDERS, rest).await;
+        }
+        // What was accepted before all this may have opened only now.
+        let rest = deadline.saturating_sub(start.elapsed());
+        let late = tracker.shutdown(rest).await;
+        shutdown.closed += late.closed;
+        shutdown.cut += late.cut;
         Ok(shutdown)
+    }
+}
+
+/// How long to pause when accepting fails for want of resources, at first. It doubles as long as
+/// that goes on.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A second: nobody waits much longer than need be, and the log gets a line a second.
+const MAX_ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long requests that were cut off get to drop what they hold.
+const LAST_ORDERS: Duration = Duration::from_millis(100);
+
+/// As many as `http::HeaderMap` takes at once: three quarters of its 32,768 places. It panics
+/// beyond.
+const MAX_HEADERS: usize = 24_576;
+
+/// Says so if a connection has ended by a panic.
+fn report(ended: &Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a service panicked, its connection is closed");
     }
 }
 
@@ -282,9 +346,14 @@ async fn serve_connection<Io, S, B>(
             connection.await
         }
     };
-    if let Err(error) = result {
-        // The client's doing, mostly: a reset, a timeout, a request that is none.
-        tracing::debug!(%error, "http connection ended");
+    match result {
+        Ok(()) => {}
+        Err(error) if error.is_user() => {
+            let cause = error.source().map(ToString::to_string);
+            tracing::error!(%error, cause, "a service failed, its connection is closed");
+        }
+        // The client's doing: a reset, a timeout, a request that is none.
+        Err(error) => tracing::debug!(%error, "http connection ended"),
     }
 }
 

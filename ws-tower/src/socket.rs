@@ -412,17 +412,8 @@ impl Receiver {
 
     #[inline]
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Message, Error>>> {
-        // A handler shares its session's turns, which are bounded; any other task takes part in
-        // tokio's cooperation.
-        if cx.waker().data() == Arc::as_ptr(&self.shared).cast() {
-            return self.poll_next_message(cx);
-        }
-        let budget = ready!(coop::poll_proceed(cx));
-        let result = self.poll_next_message(cx);
-        if result.is_ready() {
-            budget.made_progress();
-        }
-        result
+        let shared = Arc::as_ptr(&self.shared);
+        cooperate(shared, cx, |cx| self.poll_next_message(cx))
     }
 
     #[inline]
@@ -631,8 +622,31 @@ impl Future for Sending<'_> {
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let Self { message, waiting } = self.get_mut();
-        waiting.poll_send(cx, |connection| connection.send_ref(message))
+        let shared = waiting.shared;
+        cooperate(shared, cx, |cx| {
+            waiting.poll_send(cx, |connection| connection.send_ref(message))
+        })
     }
+}
+
+/// Polls a handle as part of tokio's cooperation: a task that finds something each time yields
+/// now and then. A handler does so by its session's turns, which are bounded.
+#[inline]
+fn cooperate<T>(
+    shared: *const Shared,
+    cx: &mut Context<'_>,
+    poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+) -> Poll<T> {
+    // The shared state is the handler's waker.
+    if cx.waker().data() == shared.cast() {
+        return poll(cx);
+    }
+    let budget = ready!(coop::poll_proceed(cx));
+    let result = poll(cx);
+    if result.is_ready() {
+        budget.made_progress();
+    }
+    result
 }
 
 /// A future's place among those who wait; given up when the future is dropped.
