@@ -9,6 +9,7 @@
 //! | small frames | `TCP_NODELAY` |
 //! | too many connections | pauses accepting at [`max_connections`](Serve::max_connections) |
 //! | running out of descriptors | logs it, waits, goes on |
+//! | a service that fails or panics | the end of that connection, and of nothing else |
 //! | responses changed behind the acceptance | no session: the server is the outermost [gate] |
 //! | shutdown | 503, 1001 to every socket, a deadline: [`with_graceful_shutdown`](Serve::with_graceful_shutdown) |
 //! | the peer's address | [`PeerAddr`] in the request's extensions |
@@ -57,7 +58,9 @@
 //! What the table says is then that server's affair, and the sockets' shutdown is asked of the
 //! layer's [`Tracker`](ws_tower::Tracker).
 //!
-//! HTTP/2, TLS and a client are not there yet. TLS is a [`Listener`] of your own until then.
+//! HTTP/2, TLS and a client are not there yet. Until then a proxy ends TLS, or a [`Listener`] whose
+//! streams do their handshake when they are first read: nothing that a peer can hold up belongs
+//! into [`accept`](Listener::accept).
 //!
 //! The crate has no features.
 //!
