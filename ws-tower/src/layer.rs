@@ -270,6 +270,17 @@ impl<M> WebSocketLayer<M> {
         self
     }
 
+    /// Drops the handler when the socket has ended, at the `.await` where it is. Without this it
+    /// runs on, and learns the end from [`recv`](crate::WebSocket::recv),
+    /// [`closed`](crate::WebSocket::closed) or a refused send.
+    ///
+    /// For handlers that wait for something else and have nothing to finish.
+    #[must_use]
+    pub fn cancel_on_close(mut self) -> Self {
+        self.settings_mut().options.cancel_on_close = true;
+        self
+    }
+
     /// Sets where a request tells the address of its peer. Default: its [`PeerAddr`].
     ///
     /// For `axum::serve` with `into_make_service_with_connect_info::<SocketAddr>()`:

@@ -1,6 +1,6 @@
 //! The settings that the layer, a route and an upgrade have in common.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
@@ -19,9 +19,18 @@ pub(crate) struct Options {
     pub(crate) origins: Option<(OriginPolicy, &'static str)>,
     pub(crate) headers: HeaderMap,
     pub(crate) on_closed: Option<OnClosed>,
+    /// Whether the handler is dropped when the socket has ended.
+    pub(crate) cancel_on_close: bool,
 }
 
+/// One for all connections that have none of their own.
+static DEFAULT_CONFIG: LazyLock<Arc<Config>> = LazyLock::new(Arc::default);
+
 impl Options {
+    pub(crate) fn config(&self) -> Arc<Config> {
+        Arc::clone(self.config.as_ref().unwrap_or(&DEFAULT_CONFIG))
+    }
+
     /// These, over those of the layer. Headers add up.
     pub(crate) fn over(&self, layer: &Self) -> Self {
         let mut headers = layer.headers.clone();
@@ -42,6 +51,7 @@ impl Options {
                 .as_ref()
                 .or(layer.on_closed.as_ref())
                 .cloned(),
+            cancel_on_close: self.cancel_on_close || layer.cancel_on_close,
         }
     }
 

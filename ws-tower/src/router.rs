@@ -119,6 +119,17 @@ impl Route {
         self.options.on_closed = Some(Arc::new(hook));
         self
     }
+
+    /// Drops the handler when the socket has ended, at the `.await` where it is. Without this it
+    /// runs on, and learns the end from [`recv`](crate::WebSocket::recv),
+    /// [`closed`](crate::WebSocket::closed) or a refused send.
+    ///
+    /// For handlers that wait for something else and have nothing to finish.
+    #[must_use]
+    pub fn cancel_on_close(mut self) -> Self {
+        self.options.cancel_on_close = true;
+        self
+    }
 }
 
 impl fmt::Debug for Route {

@@ -89,6 +89,7 @@ pin_project! {
         // Bytes that were written and not reported to the engine: not before they are flushed.
         unflushed: usize,
         is_shut_down: bool,
+        cancel_on_close: bool,
     }
 
     impl<Io, H> PinnedDrop for Session<Io, H> {
@@ -160,12 +161,19 @@ impl<Io, H> Session<Io, H> {
             timer_is_stale: true,
             unflushed: 0,
             is_shut_down: false,
+            cancel_on_close: false,
         }
     }
 
     /// Calls `hook` once, when the socket has ended.
     pub(crate) fn on_closed(mut self, hook: Option<OnClosed>) -> Self {
         self.on_closed = hook;
+        self
+    }
+
+    /// Drops the handler when the socket has ended.
+    pub(crate) fn cancel_on_close(mut self, cancel: bool) -> Self {
+        self.cancel_on_close = cancel;
         self
     }
 }

@@ -400,7 +400,7 @@ impl WebSocketUpgrade {
         let opening = agreed.opening();
         let (subprotocol, _extensions) = agreed.into_parts();
         about.subprotocol = subprotocol;
-        let config = self.options.config.clone().unwrap_or_default();
+        let config = self.options.config();
         let mut connection = Connection::new(Role::Server, config);
         if opening == Opening::ExtendedConnect {
             connection = connection.without_pauses();
@@ -408,7 +408,8 @@ impl WebSocketUpgrade {
         let shared = Shared::new(connection, handler, about);
         let tracker = self.request.tracker.clone();
         let pending = Pending::new(shared, opening, source, tracker)
-            .with_on_closed(self.options.on_closed.clone());
+            .with_on_closed(self.options.on_closed.clone())
+            .with_cancel_on_close(self.options.cancel_on_close);
         Ok((response, pending))
     }
 

@@ -72,6 +72,7 @@ pub(crate) struct Pending {
     source: Option<Source>,
     start: Option<Start>,
     on_closed: Option<OnClosed>,
+    cancel_on_close: bool,
     /// The layer's own, beside that of the gate.
     tracker: Tracker,
     timeout: Duration,
@@ -92,6 +93,7 @@ impl Pending {
             source: Some(source),
             start: None,
             on_closed: None,
+            cancel_on_close: false,
             tracker,
             timeout,
             expiry: None,
@@ -105,6 +107,11 @@ impl Pending {
 
     pub(crate) fn with_on_closed(mut self, hook: Option<OnClosed>) -> Self {
         self.on_closed = hook;
+        self
+    }
+
+    pub(crate) fn with_cancel_on_close(mut self, cancel: bool) -> Self {
+        self.cancel_on_close = cancel;
         self
     }
 
@@ -149,7 +156,9 @@ impl Pending {
         self.source = None;
         let start = self.start.take();
         let handler = start.map(|start| start(WebSocket::new(Arc::clone(&self.shared))));
-        Session::start(Arc::clone(&self.shared), io, handler).on_closed(self.on_closed.take())
+        Session::start(Arc::clone(&self.shared), io, handler)
+            .on_closed(self.on_closed.take())
+            .cancel_on_close(self.cancel_on_close)
     }
 }
 

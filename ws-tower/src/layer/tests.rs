@@ -550,6 +550,32 @@ async fn the_hook_is_told_how_each_socket_ended() {
 }
 
 #[tokio::test]
+async fn a_handler_can_be_dropped_when_its_socket_ends() {
+    struct Dropped(tokio::sync::mpsc::Sender<()>);
+    impl Drop for Dropped {
+        fn drop(&mut self) {
+            let _ = self.0.try_send(());
+        }
+    }
+    let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
+    let handler = move |socket: WebSocket| {
+        let guard = Dropped(sender.clone());
+        async move {
+            std::future::pending::<()>().await;
+            drop((socket, guard));
+        }
+    };
+    let layer = WebSocketLayer::new().route_with("/", Route::new(handler).cancel_on_close());
+    let (request, client) = test_request("/");
+    let socket = client.finish(&send(&layer, request).await).unwrap();
+    drop(socket);
+    assert_eq!(receiver.recv().await, Some(()));
+    while !layer.tracker().is_empty() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
 async fn the_settings_of_a_route_are_its_own() {
     let small = Config::new().max_message_size(3).max_frame_size(3);
     let layer = WebSocketLayer::new()

@@ -443,6 +443,9 @@ where
         {
             hook(&closed);
         }
+        if *self.cancel_on_close && self.handler.is_some() {
+            self.end_handler(Handler::Done);
+        }
     }
 
     /// Rests until the task is woken, if there is nothing to do: `None`. Otherwise says whether
