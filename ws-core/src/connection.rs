@@ -39,8 +39,7 @@ use std::{collections::VecDeque, mem, sync::Arc, time::Instant};
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::{
-    Close, CloseCode, CloseFrame, Config, ConnectionError, Message, ProtocolError, Role, SendError,
-    Utf8Bytes,
+    Close, CloseCode, CloseFrame, Config, ConnectionError, Message, Role, SendError, Utf8Bytes,
     frame::{MAX_CONTROL_PAYLOAD, OpCode},
     stream::{
         decoder::Decoder,
@@ -50,26 +49,27 @@ use crate::{
     },
 };
 
+mod batch;
 mod deadline;
+mod ending;
 mod fragments;
 mod heartbeat;
 mod inbox;
+mod incoming;
 mod scratch;
 mod transmit;
 
 use deadline::after;
+use ending::End;
 pub use fragments::Fragments;
 use heartbeat::{Heartbeat, Tick};
 use inbox::Inbox;
+use incoming::LastWord;
 pub use scratch::Scratch;
 pub use transmit::Transmit;
 
 /// What a message in a queue counts beyond its payload, in bytes: an empty message is not free.
 pub(crate) const MESSAGE_OVERHEAD: usize = 64;
-
-/// How many bytes of pongs wait at most: a burst of pings is answered one by one, as peers
-/// expect, and a flood is not.
-const MAX_PONGS: usize = 1024;
 
 /// Something that came from the peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,14 +140,6 @@ struct Probe {
     answered: u32,
 }
 
-/// After it nothing is heard from the peer. It takes effect when all messages before it have been
-/// taken: so these can still be answered, whether they came in the same read or not.
-#[derive(Debug)]
-enum LastWord {
-    Broken(ProtocolError),
-    Close(Option<CloseFrame>),
-}
-
 /// What a connection has for a while only.
 #[derive(Debug, Default)]
 struct Rare {
@@ -169,16 +161,6 @@ impl Rare {
             && self.write_due.is_none()
             && self.close_due.is_none()
     }
-}
-
-#[derive(Debug, Default)]
-struct End {
-    sent: Option<Close>,
-    received: Option<Close>,
-    error: Option<ConnectionError>,
-    eof: bool,
-    /// Nothing is left to wait for.
-    done: bool,
 }
 
 impl Connection {
@@ -798,56 +780,12 @@ impl Connection {
         self.rare.get_or_insert_default()
     }
 
-    #[inline]
-    fn has_unparsed(&self) -> bool {
-        self.rare
-            .as_ref()
-            .is_some_and(|rare| !rare.unparsed.is_empty())
-    }
-
-    #[inline]
-    fn has_last_word(&self) -> bool {
-        self.rare
-            .as_ref()
-            .is_some_and(|rare| rare.last_word.is_some())
-    }
-
     /// When the write and the closing handshake are given up.
     #[inline]
     fn dues(&self) -> (Option<Instant>, Option<Instant>) {
         self.rare
             .as_ref()
             .map_or((None, None), |rare| (rare.write_due, rare.close_due))
-    }
-
-    /// Whether input no longer matters.
-    fn is_deaf(&self) -> bool {
-        self.has_last_word() || self.has_peer_ended()
-    }
-
-    /// Whether a full inbox stops reading.
-    #[inline]
-    fn may_pause(&self) -> bool {
-        self.options.pauses && !self.options.discards_overflow
-    }
-
-    /// Whether nothing more can come from the peer.
-    fn has_peer_ended(&self) -> bool {
-        self.end
-            .as_ref()
-            .is_some_and(|end| end.received.is_some() || end.error.is_some() || end.eof)
-    }
-
-    /// Whether both sides have said Close, and nothing went wrong.
-    fn close_is_answered(&self) -> bool {
-        self.end
-            .as_ref()
-            .is_some_and(|end| end.sent.is_some() && end.received.is_some() && end.error.is_none())
-    }
-
-    /// Whether all is written, and only the peer keeps the connection from its end.
-    fn is_waiting_for_the_end(&self) -> bool {
-        self.end.is_some() && !self.wants_write()
     }
 
     #[inline]
@@ -881,221 +819,6 @@ impl Connection {
     fn sendable(&self) -> Result<(), SendError> {
         self.free()?;
         self.room()
-    }
-
-    /// Whether the inbox is below its high-water mark. One of zero lets one event in at a time.
-    #[inline]
-    fn has_room(&self) -> bool {
-        self.inbox.cost() < self.config.inbox_high_water.max(1)
-    }
-
-    /// Parses what came, or keeps it while the inbox is full.
-    fn parse(&mut self, mut input: &[u8]) {
-        if !self.has_unparsed() {
-            self.parse_some(&mut input);
-        }
-        if !input.is_empty() && !self.is_deaf() {
-            self.rare().unparsed.extend_from_slice(input);
-        }
-    }
-
-    /// Parses until the inbox is full or the input used up.
-    fn parse_some(&mut self, input: &mut &[u8]) {
-        while !input.is_empty() && !self.is_deaf() && (!self.may_pause() || self.has_room()) {
-            match self.decoder.decode(input, self.role, &self.config) {
-                Ok(Some(event)) => self.on_event(event),
-                Ok(None) => return,
-                Err(error) => return self.reject(error),
-            }
-        }
-    }
-
-    /// Goes on with kept input, once the inbox is empty.
-    fn resume(&mut self) {
-        self.heartbeat.restart();
-        // The decoder is not to be asked for nothing: its buffer may be lent to the driver.
-        let Some(rare) = &mut self.rare else { return };
-        if rare.unparsed.is_empty() {
-            return;
-        }
-        let mut unparsed = mem::take(&mut rare.unparsed);
-        let mut rest = &*unparsed;
-        self.parse_some(&mut rest);
-        let parsed = unparsed.len() - rest.len();
-        if parsed < unparsed.len() && !self.is_deaf() {
-            unparsed.advance(parsed);
-            self.rare().unparsed = unparsed;
-        }
-    }
-
-    #[inline]
-    fn on_event(&mut self, event: Event) {
-        if let Event::Message(_) = event {
-            let is_unwanted =
-                self.options.discards || self.options.discards_overflow && !self.has_room();
-            if !is_unwanted {
-                self.inbox.push(event);
-            }
-        } else {
-            self.on_control(event);
-        }
-    }
-
-    fn on_control(&mut self, event: Event) {
-        match event {
-            Event::Close(close) => return self.end_input(LastWord::Close(close)),
-            // Nothing follows our own Close.
-            Event::Ping(ref payload) if self.close_sent().is_none() => self.queue_pong(payload),
-            Event::Pong(ref payload) => self.on_pong(payload),
-            Event::Message(_) | Event::Ping(_) => {}
-        }
-        if self.options.control_events && !self.options.discards {
-            self.inbox.push(event);
-        }
-    }
-
-    fn queue_pong(&mut self, payload: &[u8]) {
-        let encoder = self.encoder;
-        let pongs = &mut self.rare().pongs;
-        if pongs.len() + payload.len() > MAX_PONGS {
-            // RFC 6455 §5.5.3: "If an endpoint receives a Ping frame and has not yet sent Pong
-            // frame(s) in response to previous Ping frame(s), the endpoint MAY elect to send a
-            // Pong frame for only the most recently processed Ping frame."
-            pongs.clear();
-        }
-        encoder.frame(pongs, OpCode::Pong, true, payload);
-    }
-
-    fn on_pong(&mut self, payload: &[u8]) {
-        if let Ok(number) = payload.try_into().map(u32::from_be_bytes) {
-            // Only what was asked and is not answered yet: anyone can send an unsolicited pong.
-            let asked = self.probe.newest.wrapping_sub(self.probe.answered);
-            if number.wrapping_sub(self.probe.answered) <= asked {
-                self.probe.answered = number;
-            }
-        }
-    }
-
-    fn queue_close(&mut self, close: Option<CloseFrame>) {
-        let encoder = self.encoder;
-        self.outgoing
-            .write(|buffer| encoder.close(buffer, close.as_ref()));
-        self.end.get_or_insert_default().sent = Some(close.into());
-    }
-
-    /// The peer broke the protocol.
-    #[cold]
-    fn reject(&mut self, error: ProtocolError) {
-        self.end_input(LastWord::Broken(error));
-    }
-
-    /// Nothing more is heard from the peer.
-    fn end_input(&mut self, last_word: LastWord) {
-        // What is left of a message under way is of no use.
-        self.decoder = Decoder::default();
-        self.rare().last_word = Some(last_word);
-        // An application that has closed counts on no answers, and one that discards on nothing.
-        if self.inbox.is_empty() || self.end.is_some() {
-            self.hear_last_word();
-        }
-    }
-
-    #[inline]
-    fn hear_last_word(&mut self) {
-        if let Some(rare) = &mut self.rare
-            && let Some(last_word) = rare.last_word.take()
-        {
-            rare.close_due = None;
-            self.obey(last_word);
-        }
-    }
-
-    fn obey(&mut self, last_word: LastWord) {
-        match last_word {
-            LastWord::Broken(error) => self.fail(error.into()),
-            LastWord::Close(close) => {
-                let end = self.end.get_or_insert_default();
-                end.received = Some(close.clone().into());
-                if end.sent.is_none() {
-                    // RFC 6455 §5.5.1: "When sending a Close frame in response, the endpoint
-                    // typically echos the status code it received."
-                    self.queue_close(close.as_ref().map(|close| close.code().into()));
-                }
-                if self.options.control_events && !self.options.discards {
-                    self.inbox.push(Event::Close(close));
-                }
-            }
-        }
-    }
-
-    /// Enters the state that absorbs: what was queued is followed by a Close that says why, and
-    /// the peer is heard no more.
-    fn fail(&mut self, error: ConnectionError) {
-        let end = self.end.get_or_insert_default();
-        if end.error.is_some() {
-            return;
-        }
-        end.error = Some(error);
-        if let Some(rare) = &mut self.rare {
-            rare.close_due = None;
-        }
-        self.decoder = Decoder::default();
-        if end.sent.is_some() {
-            return;
-        }
-        let (code, reason) = match &error {
-            ConnectionError::Protocol(error) => (error.close_code(), error.to_string()),
-            ConnectionError::KeepaliveTimeout => (CloseCode::INTERNAL_ERROR, error.to_string()),
-            ConnectionError::WriteTimeout => (CloseCode::POLICY_VIOLATION, error.to_string()),
-            // Nobody is there to be told.
-            ConnectionError::CloseTimeout | ConnectionError::UnexpectedEof => return,
-        };
-        self.queue_close(Some(CloseFrame::truncated(code, &reason)));
-    }
-
-    fn finish(&mut self) {
-        self.end.get_or_insert_default().done = true;
-    }
-
-    /// Whether a pong or a probe waits.
-    #[inline]
-    fn has_control(&self) -> bool {
-        self.probe.queued
-            || self
-                .rare
-                .as_ref()
-                .is_some_and(|rare| !rare.pongs.is_empty())
-    }
-
-    /// Makes a batch of what is queued, control frames first, unless one is under way.
-    #[inline]
-    fn seal(&mut self) {
-        if self.batch > 0 {
-            return;
-        }
-        if self.has_control() {
-            self.seal_control();
-        }
-        self.batch = self.outgoing.len();
-        self.batch_cost = self.outgoing_cost;
-    }
-
-    fn seal_control(&mut self) {
-        let rare = self.rare.as_mut();
-        let mut control = rare.map_or_else(Vec::new, |rare| mem::take(&mut rare.pongs));
-        let probe = mem::take(&mut self.probe.queued);
-        if probe {
-            let number = self.probe.newest.to_be_bytes();
-            self.encoder
-                .frame(&mut control, OpCode::Ping, true, &number);
-        }
-        if self.outgoing.len() == 0 {
-            self.outgoing
-                .write(|buffer| buffer.extend_from_slice(&control));
-        } else {
-            self.outgoing.push_front(control.into());
-        }
-        self.batch_probe = probe;
     }
 }
 
