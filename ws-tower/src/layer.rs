@@ -88,6 +88,7 @@ use crate::{
 /// | [`header`](Self::header) on the acceptance | none | added | added |
 /// | [`guard`](Self::guard), [`guard_async`](Self::guard_async) | none | after these | none is asked: the application decides |
 /// | [`on_closed`](Self::on_closed) | nobody is told | instead | the layer's |
+/// | [`cancel_on_close`](Self::cancel_on_close) | handlers run on | as well | the layer's |
 /// | [`peer_addr`](Self::peer_addr) | [`PeerAddr`] | | |
 /// | [`with_tracker`](Self::with_tracker) | one of its own | | |
 /// | [`with_body`](Self::with_body) | the body's `Default` | | |

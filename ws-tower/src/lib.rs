@@ -126,7 +126,7 @@
 //! | the handler has returned `()` or `Ok`, and no [`WebSocket`] or [`Receiver`] is left elsewhere | all that was sent, then 1000 | |
 //! | the same, after an `Err` or a panic | all that was sent, then 1011; the cause is in the log, never in the reason | |
 //! | [`close`](WebSocket::close) | all that was sent, then that code | [`Closed`] |
-//! | the peer closes | answers to the messages that came before, then its own code back | `recv`: these messages, then `None`; `send` after it: [`Error::Closed`]. The handler runs on |
+//! | the peer closes | answers to the messages that came before, then its own code back | `recv`: these messages, then `None`; `send` after it: [`Error::Closed`]. The handler runs on, unless the route says [`cancel_on_close`](Route::cancel_on_close) |
 //! | the peer breaks the protocol or a limit | 1002, 1007 or 1009 | `recv`: the messages that came before, then the error once, then `None` |
 //! | the peer is silent, takes no bytes, or is gone | the connection is cut | the same |
 //! | [`Tracker::shutdown`] | 1001, and the cut at the deadline | `recv`: `None`; handlers that are left at the deadline are dropped |
