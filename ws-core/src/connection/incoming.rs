@@ -11,7 +11,7 @@ use crate::{
 
 /// How many bytes of pongs wait at most: a burst of pings is answered one by one, as peers
 /// expect, and a flood is not.
-const MAX_PONGS: usize = 1024;
+pub(super) const MAX_PONGS: usize = 1024;
 
 /// After it nothing is heard from the peer. It takes effect when all messages before it have been
 /// taken: so these can still be answered, whether they came in the same read or not.

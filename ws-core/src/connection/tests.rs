@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytes::Buf;
 
-use super::*;
+use super::{incoming::MAX_PONGS, *};
+use crate::ProtocolError;
 
 /// RFC 6455 §5.7: a masked "Hello".
 const HELLO: &[u8] = b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58";

@@ -64,6 +64,10 @@ struct Work {
     /// The buffer of a large message under way, or none.
     large: Vec<u8>,
     scratch: Scratch,
+    /// Whether the engine works in the thread's room.
+    is_lent: bool,
+    /// Bytes that are written and flushed, and that the engine has not been told of.
+    flushed: usize,
 }
 
 /// What is left in hand between two polls: mostly nothing.
@@ -123,6 +127,8 @@ where
             out,
             large,
             scratch: SCRATCH.take(),
+            is_lent: false,
+            flushed: 0,
         };
         let result = session.turns(cx, &mut work);
         SCRATCH.set(work.scratch);
@@ -173,13 +179,21 @@ where
             if self.io.is_none() && self.handler.is_none() {
                 return Poll::Ready(self.shared.closed());
             }
-            let Some(more) = self.rest(cx, work) else {
-                return Poll::Pending;
-            };
-            active = more;
+            // There is no rest before the stream has been found empty.
+            active = false;
+            if self.io.is_none() || work.reading == Side::Pending || !work.view.wants_read {
+                let Some(more) = self.rest(cx, work) else {
+                    return Poll::Pending;
+                };
+                active = more;
+            }
         }
         // Fairness: others are waiting for this thread.
-        self.shared.lock().end_poll();
+        {
+            let mut state = self.shared.lock();
+            state.connection.transmitted(work.flushed);
+            state.end_poll();
+        }
         cx.waker().wake_by_ref();
         Poll::Pending
     }
@@ -254,6 +268,7 @@ where
     ) {
         let wakers = {
             let mut state = self.shared.lock();
+            work.is_lent = true;
             match receive(&mut state.connection, &mut work.scratch) {
                 Ok(0) => state.connection.receive_eof(),
                 Ok(_) => {
@@ -300,18 +315,24 @@ where
         for _ in 0..WRITES {
             if !work.out.has_remaining() {
                 // A stream with a buffer of its own has written nothing before it is flushed.
-                if *self.unflushed > 0 && io.as_mut().poll_flush(cx)?.is_pending() {
-                    work.writing = Side::Pending;
-                    // Progress is told, but for the end of the batch.
-                    let progress = mem::replace(self.unflushed, 1) - 1;
-                    self.shared.lock().connection.transmitted(progress);
-                    return Ok(());
+                if *self.unflushed > 0 {
+                    if io.as_mut().poll_flush(cx)?.is_pending() {
+                        work.writing = Side::Pending;
+                        // Progress is told, but for the end of the batch.
+                        let progress = mem::replace(self.unflushed, 1) - 1;
+                        self.shared.lock().connection.transmitted(progress);
+                        return Ok(());
+                    }
+                    work.flushed += mem::take(self.unflushed);
+                    work.out.release(&mut work.scratch);
+                    // Mostly that was all: the engine is told before the session rests.
+                    break;
                 }
-                work.out.release(&mut work.scratch);
                 // One hold of the lock reports the last batch and takes the next.
                 let wakers = {
                     let mut state = self.shared.lock();
-                    state.connection.transmitted(mem::take(self.unflushed));
+                    state.connection.transmitted(mem::take(&mut work.flushed));
+                    work.is_lent = false;
                     state.close_if_abandoned();
                     work.out = state.connection.take_transmit();
                     work.view = View::of(&state);
@@ -338,7 +359,10 @@ where
             }
         }
         if work.view.wants_shutdown && !work.out.has_remaining() && !*self.is_shut_down {
-            *self.is_shut_down = io.poll_shutdown(cx)?.is_ready();
+            match io.poll_shutdown(cx)? {
+                Poll::Ready(()) => *self.is_shut_down = true,
+                Poll::Pending => work.writing = Side::Pending,
+            }
         }
         Ok(())
     }
@@ -348,7 +372,10 @@ where
         let Some(handler) = self.handler.as_mut().as_pin_mut() else {
             return;
         };
-        self.shared.lock().connection.lend(&mut work.scratch);
+        if !work.is_lent {
+            self.shared.lock().connection.lend(&mut work.scratch);
+            work.is_lent = true;
+        }
         let waker = Waker::from(Arc::clone(self.shared));
         let mut cx = Context::from_waker(&waker);
         // A panic is the handler's own: its socket ends with 1011, and nothing else.
@@ -454,11 +481,20 @@ where
         let is_alive = self.io.is_some();
         let deadline = {
             let mut state = self.shared.lock();
+            state.connection.transmitted(mem::take(&mut work.flushed));
             state.close_if_abandoned();
             work.view = View::of(&state);
+            let wakers = state.wakers();
+            if !wakers.is_empty() {
+                drop(state);
+                wakers.wake();
+                return Some(true);
+            }
             let may_write = work.writing == Side::Open && state.connection.wants_write();
             let may_read = work.reading == Side::Open && work.view.wants_read;
-            let more = is_alive && (may_write || work.view.is_done);
+            let shuts_down = work.view.wants_shutdown && !*self.is_shut_down;
+            let more = is_alive
+                && (may_write || work.view.is_done || shuts_down && work.writing == Side::Open);
             if more
                 || is_alive && may_read
                 || work.view.is_cut

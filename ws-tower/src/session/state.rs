@@ -347,6 +347,11 @@ pub(crate) struct Wakers {
 
 impl Wakers {
     #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.receiver.is_none() && self.others.is_empty()
+    }
+
+    #[inline]
     pub(crate) fn wake(self) {
         wake(self.receiver);
         for waker in self.others {
