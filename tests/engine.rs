@@ -729,7 +729,7 @@ fn floods_of_empty_messages_and_pings_stop_the_reading_and_lose_nothing() {
 
 #[test]
 fn a_flood_of_pings_to_an_application_without_control_events_keeps_nothing() {
-    let mut server = connection(Role::Server).with_control_events(false);
+    let mut server = connection(Role::Server).without_control_events();
     let thousand = frame(0x89, Some(KEY), &[7; 125]).repeat(1000);
     for _ in 0..100 {
         server.receive(&thousand);

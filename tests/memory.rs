@@ -136,7 +136,7 @@ fn a_million_empty_messages_that_nobody_takes_are_not_read() {
 
 #[test]
 fn a_flood_of_pings_costs_one_kilobyte_of_pongs() {
-    let mut server = Connection::new(Role::Server, Config::default()).with_control_events(false);
+    let mut server = Connection::new(Role::Server, Config::default()).without_control_events();
     let pings = frame(0x89, KEY, &[7; 125]).repeat(500);
     let info = measure(|| {
         for _ in 0..=(64 << 20) / pings.len() {

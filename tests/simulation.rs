@@ -138,7 +138,11 @@ impl End {
         let connection = Connection::new(role, config).with_mask_keys(|| [1, 2, 3, 4]);
         let wanted = random.chance(70);
         Self {
-            connection: connection.with_control_events(wanted),
+            connection: if wanted {
+                connection
+            } else {
+                connection.without_control_events()
+            },
             sent: Vec::new(),
             fragments: None,
             received: 0,

@@ -172,6 +172,13 @@ impl From<CloseCode> for CloseFrame {
     }
 }
 
+/// So that a code alone can be given where a close frame may be left out.
+impl From<CloseCode> for Option<CloseFrame> {
+    fn from(code: CloseCode) -> Self {
+        Some(code.into())
+    }
+}
+
 impl fmt::Display for CloseFrame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.code, f)?;

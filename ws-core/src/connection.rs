@@ -203,11 +203,11 @@ impl Connection {
         self
     }
 
-    /// Says whether [`poll`](Self::poll) yields [`Event::Ping`] and [`Event::Pong`], and
-    /// [`Event::Close`]. Default: it does. They are answered in any case.
+    /// Keeps [`Event::Ping`], [`Event::Pong`] and [`Event::Close`] to itself: they are answered,
+    /// and [`poll`](Self::poll) yields messages only.
     #[must_use]
-    pub fn with_control_events(mut self, wanted: bool) -> Self {
-        self.options.control_events = wanted;
+    pub fn without_control_events(mut self) -> Self {
+        self.options.control_events = false;
         self
     }
 

@@ -1,6 +1,6 @@
 //! Messages: what an application sends and receives (RFC 6455 §5.6).
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::Utf8Bytes;
 
@@ -118,6 +118,18 @@ impl From<Bytes> for Message {
 impl From<Vec<u8>> for Message {
     fn from(data: Vec<u8>) -> Self {
         Self::binary(data)
+    }
+}
+
+impl<const N: usize> From<&[u8; N]> for Message {
+    fn from(data: &[u8; N]) -> Self {
+        data.as_slice().into()
+    }
+}
+
+impl From<BytesMut> for Message {
+    fn from(data: BytesMut) -> Self {
+        Self::Binary(data.freeze())
     }
 }
 

@@ -102,7 +102,7 @@ use ws_core::{
 pub use self::testing::{TestClient, test_request, test_request_with};
 pub use crate::provided::ProvidedIo;
 use crate::{
-    OriginPolicy, Tracker, WebSocket,
+    Closed, OriginPolicy, Tracker, WebSocket,
     body::{DefaultBody, MakeBody},
     gate::{Acceptance, Gate, Pending},
     guard::text_response,
@@ -249,6 +249,19 @@ impl WebSocketUpgrade {
     /// handshake or to a body is left out.
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.options.header(name, value);
+        self
+    }
+
+    /// Sets what is told how the socket ended. Default: the layer's hook.
+    pub fn on_closed(mut self, hook: impl Fn(&Closed) + Send + Sync + 'static) -> Self {
+        self.options.on_closed = Some(Arc::new(hook));
+        self
+    }
+
+    /// Drops the handler when the socket has ended: see
+    /// [`Route::cancel_on_close`](crate::Route::cancel_on_close).
+    pub fn cancel_on_close(mut self) -> Self {
+        self.options.cancel_on_close = true;
         self
     }
 

@@ -569,7 +569,7 @@ fn a_close_or_a_discard_amid_a_lent_buffer_leaves_the_message_alone() {
 #[test]
 fn what_lies_behind_the_message_that_filled_the_inbox_is_parsed_when_it_is_taken() {
     let config = Config::new().inbox_high_water(1);
-    let mut server = Connection::new(Role::Server, config).with_control_events(false);
+    let mut server = Connection::new(Role::Server, config).without_control_events();
     server.receive(b"\x81\x81\0\0\0\0a\x88\x80\0\0\0\0");
     assert!(!server.wants_read());
     assert_eq!(server.poll(), Ok(Some(Event::Message(Message::text("a")))));

@@ -78,7 +78,7 @@ impl Shared {
         let about = (!about.is_empty()).then(|| Box::new(about));
         Arc::new(Self {
             state: Mutex::new(State {
-                connection: connection.with_control_events(false),
+                connection: connection.without_control_events(),
                 session: None,
                 polling: false,
                 notified: false,
