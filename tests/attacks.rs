@@ -430,7 +430,8 @@ mod time {
         sleep(Duration::from_millis(500)).await;
         let mut old = Raw::open(target.address, "/echo").await;
         let mut longest = Duration::ZERO;
-        for _ in 0..10 {
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_secs(2) {
             let start = Instant::now();
             old.echoes().await;
             longest = longest.max(start.elapsed());
