@@ -34,7 +34,8 @@ async fn main() -> Result<(), Failure> {
                 continue;
             }
         };
-        stream.set_nodelay(true)?;
+        // It fails where the peer is gone already, which is no reason to stop serving.
+        let _ = stream.set_nodelay(true);
         let connection = http1::Builder::new()
             .timer(TokioTimer::new()) // for its deadline on reading a request's head
             .serve_connection(TokioIo::new(stream), service.clone())

@@ -188,19 +188,23 @@ pub(crate) struct Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        let session = {
+        let (session, is_last) = {
             let mut state = self.tracker.lock();
             let session = state.sessions.try_remove(self.key);
             state.ended = state.ended.wrapping_add(1);
-            if state.sessions.is_empty() {
+            let is_last = state.sessions.is_empty();
+            if is_last {
                 // A peak of connections leaves nothing behind.
                 state.sessions = Slab::new();
-                self.tracker.0.emptied.notify_waiters();
             }
-            session
+            (session, is_last)
         };
         // It may be the last one, and own an inbox.
         drop(session);
+        // Whoever waits looks again for itself; a waker may do anything, so not under the lock.
+        if is_last {
+            self.tracker.0.emptied.notify_waiters();
+        }
     }
 }
 

@@ -25,12 +25,14 @@ impl Inbox {
         Some(event)
     }
 
-    /// Exchanges the queue for an empty one. A queue that is empty both here and there keeps its
-    /// room here, to be released.
+    /// Exchanges the queue for an empty one; one that is not empty is added to. A queue that is
+    /// empty both here and there keeps its room here, to be released.
     #[inline]
     pub(super) fn take(&mut self, events: &mut VecDeque<Event>) {
-        debug_assert!(events.is_empty());
-        if self.events.is_empty() && self.events.capacity() > 0 {
+        if !events.is_empty() {
+            // Exchanged, they would come back as events that were never counted.
+            events.append(&mut self.events);
+        } else if self.events.is_empty() && self.events.capacity() > 0 {
             *events = VecDeque::new();
         } else {
             mem::swap(&mut self.events, events);
@@ -77,4 +79,23 @@ fn cost(event: &Event) -> usize {
             Event::Ping(payload) | Event::Pong(payload) => payload.len(),
             Event::Close(_) => 0,
         }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Message;
+
+    #[test]
+    fn events_that_a_caller_has_left_stay_its_own_and_first() {
+        let mut inbox = Inbox::default();
+        let mut events = VecDeque::new();
+        for text in ["a", "b"] {
+            inbox.push(Event::Message(Message::text(text)));
+            inbox.take(&mut events);
+            assert!(inbox.is_empty() && inbox.cost() == 0);
+        }
+        let [a, b] = ["a", "b"].map(|text| Event::Message(Message::text(text)));
+        assert_eq!(events, [a, b]);
+    }
 }

@@ -2,16 +2,20 @@ use std::{
     convert::Infallible,
     future::pending,
     io,
+    pin::pin,
     sync::atomic::{AtomicBool, Ordering},
+    task::{Context, Wake, Waker},
 };
 
 use http::{Request, Response};
 use tokio::{sync::oneshot, time::Instant};
 use tower::ServiceExt;
+use ws_core::{Config, Connection, Role};
 
 use super::*;
 use crate::{
     Error, WebSocket, WebSocketLayer,
+    session::state::{About, Handler},
     upgrade::{ProvidedIo, test_request},
 };
 
@@ -222,4 +226,36 @@ async fn a_handler_goes_on_after_its_socket_has_ended() {
     socket.close(CloseFrame::from(CloseCode::NORMAL)).await;
     let end = timeout(Duration::from_secs(5), layer.tracker().empty()).await;
     assert!(end.is_ok() && late.load(Ordering::Relaxed));
+}
+
+/// A waker that looks at the tracker when it is woken, as an executor may that polls at once.
+struct Looks(Tracker, AtomicBool);
+
+impl Wake for Looks {
+    fn wake(self: Arc<Self>) {
+        assert!(self.0.is_empty());
+        self.1.store(true, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn a_shutdown_is_woken_outside_the_trackers_lock() {
+    let tracker = Tracker::new();
+    let connection = Connection::new(Role::Server, Config::default());
+    let session = Shared::new(connection, Handler::Done, About::default());
+    let registration = tracker.register(&session);
+    let looks = Arc::new(Looks(tracker.clone(), AtomicBool::new(false)));
+    let waker = Waker::from(Arc::clone(&looks));
+    let mut shutdown = pin!(tracker.shutdown(Duration::from_secs(5)));
+    let polled = shutdown.as_mut().poll(&mut Context::from_waker(&waker));
+    assert!(polled.is_pending());
+    // In a thread of its own, so that a lock that is held fails the test and does not stop it.
+    let (done, waits) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        drop(registration);
+        done.send(())
+    });
+    assert_eq!(waits.recv_timeout(Duration::from_secs(5)), Ok(()));
+    assert!(looks.1.load(Ordering::Relaxed));
+    assert_eq!(shutdown.await.closed, 1);
 }
