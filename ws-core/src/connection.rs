@@ -105,6 +105,8 @@ pub struct Connection {
     /// The bytes that are sealed for writing and not written yet.
     batch: usize,
     batch_cost: usize,
+    /// Whether the batch has been taken.
+    batch_is_out: bool,
     /// Whether the probe is in the batch.
     batch_probe: bool,
     probe: Probe,
@@ -178,6 +180,7 @@ impl Connection {
             outgoing_cost: 0,
             batch: 0,
             batch_cost: 0,
+            batch_is_out: false,
             batch_probe: false,
             probe: Probe::default(),
             heartbeat: Heartbeat::new(),
@@ -464,6 +467,8 @@ impl Connection {
         }
         self.open()?;
         self.queue_close(close);
+        // An application that has closed counts on no answers.
+        self.hear_last_word();
         Ok(())
     }
 
@@ -513,8 +518,7 @@ impl Connection {
         }
     }
 
-    /// Takes all events that wait at once, in exchange for an empty queue, for a driver that hands
-    /// them on one by one. They count no more in [`inbox_size`](Self::inbox_size).
+    /// Adds all events that wait to `events`, for a driver that hands them on one by one. They count no more in [`inbox_size`](Self::inbox_size).
     ///
     /// # Errors
     ///
@@ -549,15 +553,13 @@ impl Connection {
 
     /// Takes the batch that [`transmit`](Self::transmit) would lend, so that it can be written
     /// while others use the connection. Report progress with
-    /// [`transmitted`](Self::transmitted), and take nothing more before all is written.
+    /// [`transmitted`](Self::transmitted): before all is written, there is nothing more to take.
     pub fn take_transmit(&mut self) -> Outgoing {
-        if self.batch > 0 {
-            debug_assert!(
-                self.outgoing.len() >= self.batch,
-                "the batch is out already"
-            );
+        if self.batch_is_out {
+            return Outgoing::default();
         }
         self.seal();
+        self.batch_is_out = self.batch > 0;
         if self.outgoing.len() > self.batch {
             // It has been lent and not used up, and more is queued behind it. That stays: a pong
             // may have to come between.
@@ -579,6 +581,7 @@ impl Connection {
         self.heartbeat.restart();
         self.batch = self.batch.saturating_sub(count);
         if self.batch == 0 {
+            self.batch_is_out = false;
             self.outgoing_cost -= mem::take(&mut self.batch_cost);
             if mem::take(&mut self.batch_probe) {
                 self.heartbeat.left();

@@ -98,12 +98,20 @@ pin_project! {
             let closed = session.shared.end(Some(Error::Aborted));
             session.shared.forget_session();
             drop_handler(&mut session.handler, session.shared);
-            if let Some(closed) = closed
-                && let Some(hook) = session.on_closed.take()
-            {
-                hook(&closed);
+            if let Some(closed) = closed {
+                tell(session.on_closed, &closed);
             }
         }
+    }
+}
+
+/// Tells the hook how the socket ended. A panic stays the hook's own.
+fn tell(hook: &mut Option<OnClosed>, closed: &Closed) {
+    if let Some(hook) = hook.take()
+        && let Err(panic) = catch_unwind(AssertUnwindSafe(|| hook(closed)))
+    {
+        let path = closed.path();
+        tracing::error!(path, panic = panic_text(&*panic), "websocket hook panicked");
     }
 }
 

@@ -94,7 +94,7 @@ impl Heartbeat {
             State::Listening { due, .. } => Some(*due.get_or_insert_with(|| {
                 // Whatever came, came just now: nothing is left to notice.
                 self.active = false;
-                after(now, interval / TICKS)
+                after(now, step(interval))
             })),
             State::Asking => None,
             State::Awaiting { due } if paused => {
@@ -120,7 +120,7 @@ impl Heartbeat {
                     return Tick::Ask;
                 }
                 self.state = State::Listening {
-                    due: Some(after(now, interval / TICKS)),
+                    due: Some(after(now, step(interval))),
                     quiet,
                 };
                 Tick::Wait
@@ -129,6 +129,11 @@ impl Heartbeat {
             _ => Tick::Wait,
         }
     }
+}
+
+/// The time between two ticks. An interval of nothing would leave no time for anything else.
+fn step(interval: Duration) -> Duration {
+    (interval / TICKS).max(Duration::from_millis(1))
 }
 
 impl State {

@@ -6,7 +6,8 @@ use std::mem;
 use bytes::Buf;
 
 use crate::{
-    CloseFrame, Connection, Event, ProtocolError, frame::OpCode, stream::decoder::Decoder,
+    CloseCode, CloseFrame, Connection, Event, ProtocolError, Role, frame::OpCode,
+    stream::decoder::Decoder,
 };
 
 /// How many bytes of pongs wait at most: a burst of pings is answered one by one, as peers
@@ -175,8 +176,14 @@ impl Connection {
                 end.received = Some(close.clone().into());
                 if end.sent.is_none() {
                     // RFC 6455 §5.5.1: "When sending a Close frame in response, the endpoint
-                    // typically echos the status code it received."
-                    self.queue_close(close.as_ref().map(|close| close.code().into()));
+                    // typically echos the status code it received." But 1010 is for clients.
+                    let code = match close.as_ref().map(CloseFrame::code) {
+                        Some(CloseCode::MANDATORY_EXTENSION) if self.role == Role::Server => {
+                            Some(CloseCode::NORMAL)
+                        }
+                        code => code,
+                    };
+                    self.queue_close(code.map(CloseFrame::from));
                 }
                 if self.options.control_events && !self.options.discards {
                     self.inbox.push(Event::Close(close));

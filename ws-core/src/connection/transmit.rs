@@ -14,16 +14,16 @@ pub struct Transmit<'a>(pub(super) &'a mut Connection);
 
 impl Buf for Transmit<'_> {
     fn remaining(&self) -> usize {
-        self.0.batch
+        if self.0.batch_is_out { 0 } else { self.0.batch }
     }
 
     fn chunk(&self) -> &[u8] {
         let chunk = self.0.outgoing.chunk();
-        chunk.get(..self.0.batch).unwrap_or(chunk)
+        chunk.get(..self.remaining()).unwrap_or(chunk)
     }
 
     fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        if self.0.batch == self.0.outgoing.len() {
+        if self.remaining() == self.0.outgoing.len() {
             return self.0.outgoing.chunks_vectored(slices);
         }
         match (slices.first_mut(), self.chunk()) {
@@ -36,7 +36,7 @@ impl Buf for Transmit<'_> {
     }
 
     fn advance(&mut self, count: usize) {
-        let count = count.min(self.0.batch);
+        let count = count.min(self.remaining());
         self.0.outgoing.advance(count);
         self.0.transmitted(count);
     }

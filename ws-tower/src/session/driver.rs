@@ -28,6 +28,7 @@ use crate::{
     session::{
         Session, SessionProj, drop_handler,
         state::{Handler, State, panic_text},
+        tell,
     },
 };
 
@@ -190,11 +191,18 @@ where
                 active = more;
             }
         }
-        // Fairness: others are waiting for this thread.
-        {
+        // Fairness: others are waiting for this thread. A peer that never lets the session rest
+        // gains no time by it.
+        let deadline = {
             let mut state = self.shared.lock();
             state.connection.transmitted(work.flushed);
+            let is_alive = self.io.is_some();
+            let deadline = next_deadline(&mut state, self.timer_is_stale, is_alive);
             state.end_poll();
+            deadline
+        };
+        if let Some(deadline) = deadline {
+            self.timer.as_mut().arm(deadline.into(), cx);
         }
         cx.waker().wake_by_ref();
         Poll::Pending
@@ -385,13 +393,9 @@ where
             Ok(Poll::Pending) => {}
             Ok(Poll::Ready(Ok(()))) => self.end_handler(Handler::Done),
             Ok(Poll::Ready(Err(error))) => {
-                let ended = {
-                    let state = self.shared.lock();
-                    state.closed.is_some() || state.connection.error().is_some()
-                };
                 let path = self.shared.path();
                 // A handler that passes on the end of its socket has not failed.
-                if ended {
+                if is_of_the_socket(&*error) && self.shared.lock().has_ended() {
                     tracing::debug!(path, %error, "websocket handler ended with its connection");
                 } else {
                     tracing::error!(path, error = chain(&*error), "websocket handler failed");
@@ -467,10 +471,8 @@ where
         self.timer.as_mut().clear();
         work.out = Outgoing::default();
         work.large = Vec::new();
-        if let Some(closed) = self.shared.end(cause)
-            && let Some(hook) = self.on_closed.take()
-        {
-            hook(&closed);
+        if let Some(closed) = self.shared.end(cause) {
+            tell(self.on_closed, &closed);
         }
         if *self.cancel_on_close && self.handler.is_some() {
             self.end_handler(Handler::Done);
@@ -504,15 +506,9 @@ where
             {
                 return Some(more);
             }
-            let connection = &mut state.connection;
-            connection.release(&mut work.scratch);
-            // The only look at the clock, and only when a deadline begins.
-            let deadline = if is_alive && (*self.timer_is_stale || connection.wants_clock()) {
-                *self.timer_is_stale = false;
-                connection.poll_timeout(Instant::now().into_std())
-            } else {
-                None
-            };
+            state.connection.release(&mut work.scratch);
+            let is_alive = self.io.is_some();
+            let deadline = next_deadline(&mut state, self.timer_is_stale, is_alive);
             state.end_poll();
             deadline
         };
@@ -521,6 +517,19 @@ where
         }
         None
     }
+}
+
+/// The next deadline, if it may have come closer: the only look at the clock.
+fn next_deadline(
+    state: &mut State,
+    is_stale: &mut bool,
+    is_alive: bool,
+) -> Option<std::time::Instant> {
+    if !is_alive || !(*is_stale || state.connection.wants_clock()) {
+        return None;
+    }
+    *is_stale = false;
+    state.connection.poll_timeout(Instant::now().into_std())
 }
 
 /// One write of as much as possible.
@@ -540,6 +549,18 @@ fn poll_write<Io: AsyncWrite>(
     // Such as HTTP/2, where every write becomes a frame of its own.
     out.coalesce();
     io.poll_write(cx, out.chunk())
+}
+
+/// Whether an error is one of ours, or is caused by one.
+fn is_of_the_socket(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut error = Some(error);
+    while let Some(cause) = error {
+        if cause.is::<Error>() {
+            return true;
+        }
+        error = cause.source();
+    }
+    false
 }
 
 /// An error and its causes in one line.

@@ -257,8 +257,9 @@ impl State {
     /// Reading or writing failed: the end, as if the stream had ended.
     pub(crate) fn fail(&mut self, error: io::Error) {
         // A peer that ends the stream its own way after both Closes has done nothing wrong.
-        let closing =
-            self.connection.close_sent().is_some() && self.connection.close_received().is_some();
+        let closing = self.connection.close_sent().is_some()
+            && self.connection.close_received().is_some()
+            && !self.connection.wants_write();
         if self.io_error.is_none() && !closing && self.connection.error().is_none() {
             self.io_error = Some(Arc::new(error));
         }
@@ -302,6 +303,8 @@ impl State {
                 CloseCode::TRY_AGAIN_LATER,
                 "the application does not keep up",
             );
+            // What comes until the peer has heard it finds no room any more.
+            self.connection.discard_overflow();
             let _ = self.connection.close(frame);
         }
     }
@@ -385,6 +388,7 @@ pub(crate) type Ticket = NonZeroU64;
 /// Everyone who waits for something but a message: several tasks may wait at once.
 #[derive(Default)]
 pub(crate) struct Waiters {
+    /// In the order of the tickets.
     list: Vec<(Ticket, Wait, Waker)>,
     last: u64,
 }
@@ -399,8 +403,11 @@ impl Waiters {
         waker: &Waker,
         spare: &mut Option<Waker>,
     ) -> bool {
-        let number = *ticket;
-        if let Some(entry) = self.list.iter_mut().find(|entry| Some(entry.0) == number) {
+        let entry = ticket.and_then(|ticket| {
+            let place = self.place(ticket)?;
+            self.list.get_mut(place)
+        });
+        if let Some(entry) = entry {
             entry.1 = wait;
             if entry.2.will_wake(waker) {
                 return true;
@@ -421,10 +428,16 @@ impl Waiters {
 
     /// Takes a future off the list.
     pub(crate) fn forget(&mut self, ticket: Ticket) -> Option<Waker> {
-        let place = self.list.iter().position(|entry| entry.0 == ticket)?;
+        let place = self.place(ticket)?;
         let (_, _, waker) = self.list.remove(place);
         self.free();
         Some(waker)
+    }
+
+    fn place(&self, ticket: Ticket) -> Option<usize> {
+        self.list
+            .binary_search_by_key(&ticket, |entry| entry.0)
+            .ok()
     }
 
     fn take(&mut self, is_over: impl Fn(Wait) -> bool) -> Vec<Waker> {

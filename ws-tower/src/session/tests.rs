@@ -1,11 +1,24 @@
 //! The session over in-memory streams.
 
-use std::time::Duration;
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex},
+    task::coop,
+    time::{sleep, timeout},
+};
 use ws_core::{Close, CloseCode, CloseFrame, Config, Connection, ConnectionError, Message, Role};
 
-use crate::{BoxError, Error, NoHandler, Session, WebSocket, pair};
+use crate::{BoxError, Error, NoHandler, Session, WebSocket, pair, session::state::Shared};
 
 fn server() -> Connection {
     Connection::new(Role::Server, Config::default())
@@ -116,7 +129,7 @@ async fn a_handler_goes_on_after_its_socket_has_ended() {
     let (mut near, far) = duplex(1024);
     let session = tokio::spawn(Session::with_handler(far, server(), async |mut socket| {
         assert!(socket.recv().await.is_none());
-        tokio::time::sleep(Duration::from_secs(60)).await;
+        sleep(Duration::from_secs(60)).await;
         Ok(())
     }));
     near.write_all(&masked(0x88, b"\x03\xe8")).await.unwrap();
@@ -157,12 +170,155 @@ async fn a_ping_resolves_with_its_round_trip() {
     assert!(matches!(server.ping().await, Err(Error::Closed)));
 }
 
+/// A peer that always has more to read; whether it takes writes is its choice.
+struct Flood {
+    frame: Vec<u8>,
+    place: usize,
+    takes: Poll<io::ErrorKind>,
+}
+
+impl Flood {
+    fn new() -> Self {
+        Self {
+            frame: masked(0x82, &[0; 100]),
+            place: 0,
+            takes: Poll::Pending,
+        }
+    }
+}
+
+impl AsyncRead for Flood {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let budget = ready!(coop::poll_proceed(cx));
+        while buf.remaining() > 0 {
+            let rest = &self.frame[self.place..];
+            let piece = rest.len().min(buf.remaining());
+            buf.put_slice(&rest[..piece]);
+            self.place = (self.place + piece) % self.frame.len();
+        }
+        budget.made_progress();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Flood {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.takes {
+            Poll::Ready(io::ErrorKind::BrokenPipe) => {
+                Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+            }
+            Poll::Ready(_) => Poll::Ready(Ok(bytes.len())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
 #[tokio::test]
-async fn sizes_stay_within_the_budget() {
-    // A tokio task, this session (with hyper's upgraded stream for `Io`), the shared state.
-    println!("session {}", size_of::<Session<(), NoHandler>>());
-    println!("shared {}", size_of::<crate::session::state::Shared>());
-    println!("connection {}", size_of::<Connection>());
-    println!("sleep {}", size_of::<tokio::time::Sleep>());
-    println!("config {}", size_of::<Config>());
+async fn where_reading_must_go_on_a_deaf_application_costs_no_more_than_the_cap() {
+    let config = Config::new().http2_receive_cap(128 << 10);
+    let connection = Connection::new(Role::Server, config).without_pauses();
+    let (session, _socket) = Session::new(Flood::new(), connection);
+    let shared = Arc::clone(&session.shared);
+    let session = tokio::spawn(session);
+    sleep(Duration::from_millis(100)).await;
+    {
+        let state = shared.lock();
+        let sent = state.connection.close_sent().and_then(Close::code);
+        assert_eq!(sent, Some(CloseCode::TRY_AGAIN_LATER));
+        // The read that went over it is in there, too.
+        let size = state.connection.inbox_size();
+        assert!(size < 256 << 10, "{size}");
+    }
+    session.abort();
+}
+
+#[tokio::test]
+async fn a_peer_that_never_stops_sending_gains_no_time_for_its_close() {
+    let config = Config::new().close_timeout(Duration::from_millis(100));
+    let flood = Flood {
+        takes: Poll::Ready(io::ErrorKind::Other),
+        ..Flood::new()
+    };
+    let (session, socket) = Session::new(flood, Connection::new(Role::Server, config));
+    tokio::spawn(session);
+    let close = socket.close(CloseCode::NORMAL);
+    let closed = timeout(Duration::from_secs(5), close).await.unwrap();
+    assert!(matches!(
+        closed.cause(),
+        Some(Error::Connection(ConnectionError::CloseTimeout))
+    ));
+}
+
+#[tokio::test]
+async fn a_peer_that_never_stops_sending_and_takes_nothing_is_given_up() {
+    let config = Config::new().write_timeout(Duration::from_millis(100));
+    let (session, mut socket) = Session::new(Flood::new(), Connection::new(Role::Server, config));
+    socket.discard_incoming();
+    socket.send("x").await.unwrap();
+    tokio::spawn(session);
+    let closed = timeout(Duration::from_secs(5), socket.closed()).await;
+    assert!(matches!(
+        closed.unwrap().cause(),
+        Some(Error::Connection(ConnectionError::WriteTimeout))
+    ));
+}
+
+#[tokio::test]
+async fn an_end_whose_close_never_left_is_not_clean() {
+    let flood = Flood {
+        frame: masked(0x88, b"\x03\xe8"),
+        takes: Poll::Ready(io::ErrorKind::BrokenPipe),
+        ..Flood::new()
+    };
+    let (session, _socket) = Session::new(flood, server());
+    let closed = session.await;
+    assert!(closed.received().is_some());
+    assert!(!closed.is_clean(), "{closed}");
+}
+
+#[tokio::test]
+async fn a_hook_that_panics_leaves_the_handler_alone() {
+    let finished = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&finished);
+    let (mut near, far) = duplex(1024);
+    let session = Session::with_handler(far, server(), async move |mut socket: WebSocket| {
+        assert!(socket.recv().await.is_none());
+        tokio::task::yield_now().await;
+        flag.store(true, Ordering::Relaxed);
+        Ok(())
+    })
+    .on_closed(Some(Arc::new(|_| panic!("by design"))));
+    near.write_all(&masked(0x88, b"\x03\xe8")).await.unwrap();
+    assert!(session.await.is_clean());
+    assert!(finished.load(Ordering::Relaxed));
+}
+
+#[test]
+fn sizes_stay_within_the_budget() {
+    // For each idle connection: the task's header and bookkeeping of tokio, about 130 bytes; the
+    // session, with hyper's upgraded stream and a box for the handler in it; the shared state; the
+    // handler's future, about 150 bytes for an echo. The rest is the socket's own.
+    let session = size_of::<Session<(), NoHandler>>();
+    assert!(session <= 208, "{session}");
+    let shared = size_of::<Shared>();
+    assert!(shared <= 320, "{shared}");
+    let connection = size_of::<Connection>();
+    assert!(connection <= 240, "{connection}");
+    assert!(size_of::<WebSocket>() <= 56);
 }
