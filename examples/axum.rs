@@ -15,9 +15,7 @@ async fn main() -> Result<(), Failure> {
     arguments.finish()?;
 
     // 1 MiB unless asked for more.
-    let config = Config::new()
-        .max_message_size(16 << 20)
-        .max_frame_size(16 << 20);
+    let config = Config::new().max_message_size(16 << 20);
     let sockets = WebSocketLayer::new().route("/echo", echo).config(config);
     let tracker = sockets.tracker();
     let app = Router::new()

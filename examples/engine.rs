@@ -24,7 +24,6 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn serve(mut stream: TcpStream) -> Result<(), Box<dyn Error>> {
     let config = Config::new().max_message_size(64 << 20);
-    let config = config.max_frame_size(64 << 20);
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(config.handshake_timeout))?;
     stream.set_write_timeout(config.write_timeout)?;

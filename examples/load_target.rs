@@ -28,7 +28,7 @@ fn main() -> Result<(), Failure> {
 
     let mut config = Config::new();
     if let Some(bytes) = largest {
-        config = config.max_message_size(bytes).max_frame_size(bytes);
+        config = config.max_message_size(bytes);
     }
     let sockets = WebSocketLayer::new()
         .origins(OriginPolicy::dangerously_any())

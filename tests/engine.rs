@@ -548,7 +548,7 @@ proptest! {
         let mut server = connection(Role::Server);
         server.receive(&bytes);
         let max = 1 << 20;
-        let too_big = ProtocolError::FrameTooBig { size: payload_len, max };
+        let too_big = ProtocolError::MessageTooBig { size: payload_len, max };
         let expected = (payload_len > max as u64).then_some(too_big.into());
         prop_assert_eq!(server.poll().err(), expected);
     }
@@ -661,9 +661,7 @@ const LINEAR: Duration = Duration::from_secs(3);
 
 #[test]
 fn a_message_in_the_smallest_pieces_takes_linear_time() {
-    let config = Config::new()
-        .max_frame_size(16 << 20)
-        .max_message_size(16 << 20);
+    let config = Config::new().max_message_size(16 << 20);
     for (len, piece, is_text) in [
         (64 << 10, 1, true),
         (8 << 20, 1 << 10, true),

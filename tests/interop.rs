@@ -26,11 +26,7 @@ impl Server {
         let (tracker, closed) = (Tracker::new(), Arc::<Mutex<Vec<_>>>::default());
         let hook = Arc::clone(&closed);
         let sockets = WebSocketLayer::new()
-            .config(
-                Config::new()
-                    .max_message_size(4 << 20)
-                    .max_frame_size(4 << 20),
-            )
+            .config(Config::new().max_message_size(4 << 20))
             .subprotocols(["chat.v2", "chat"])
             .route("/echo", echo)
             .route("/ping", ping)

@@ -38,11 +38,7 @@ fn a_connection_fits_into_240_bytes_and_owns_nothing_at_first() {
 
 #[test]
 fn a_length_that_is_announced_costs_128_bytes_until_more_come() {
-    let config = Arc::new(
-        Config::new()
-            .max_frame_size(1 << 30)
-            .max_message_size(1 << 30),
-    );
+    let config = Arc::new(Config::new().max_message_size(1 << 30));
     let new = |_| Connection::new(Role::Server, Arc::clone(&config));
     let mut connections: Vec<_> = (0..100).map(new).collect();
     let header = b"\x82\xff\x00\x00\x00\x00\x40\x00\x00\x00\x01\x02\x03\x04";

@@ -660,7 +660,7 @@ async fn a_large_message_is_read_in_place_and_arrives_whole() {
     for len in [1_usize << 20, 16 << 20] {
         let (near, far) = duplex(1 << 20);
         let (io, tape) = Recorder::new(far);
-        let config = quiet().max_message_size(len).max_frame_size(len);
+        let config = quiet().max_message_size(len);
         let (session, mut socket) = Session::new(io, Connection::new(Role::Server, config));
         tokio::spawn(session);
         let data: Vec<u8> = (0..len).map(|n| (n >> 3).to_le_bytes()[0]).collect();

@@ -30,7 +30,6 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Peer<Io> {
     fn new(io: Io, role: Role) -> Self {
         let config = Config::new()
             .max_message_size(usize::MAX)
-            .max_frame_size(usize::MAX)
             .inbox_high_water(usize::MAX)
             .outgoing_high_water(usize::MAX);
         Self {

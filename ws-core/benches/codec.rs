@@ -76,9 +76,7 @@ fn mixed(len: usize) -> Message {
 }
 
 fn config() -> Config {
-    Config::new()
-        .max_message_size(2 << 20)
-        .max_frame_size(2 << 20)
+    Config::new().max_message_size(2 << 20)
 }
 
 /// Sends messages and writes them; returns how many.

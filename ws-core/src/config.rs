@@ -22,7 +22,7 @@ pub enum Role {
 /// | option | unit | default |
 /// |---|---|---|
 /// | [`max_message_size`](Self::max_message_size) | bytes | 1 MiB |
-/// | [`max_frame_size`](Self::max_frame_size) | bytes | 1 MiB |
+/// | [`max_frame_size`](Self::max_frame_size) | bytes | as large as a message: 1 MiB |
 /// | [`inbox_high_water`](Self::inbox_high_water) | bytes | 64 KiB |
 /// | [`outgoing_high_water`](Self::outgoing_high_water) | bytes | 64 KiB |
 /// | [`http2_receive_cap`](Self::http2_receive_cap) | bytes | 1 MiB |
@@ -38,7 +38,6 @@ pub enum Role {
 ///
 /// let config = Config::new()
 ///     .max_message_size(16 << 20)
-///     .max_frame_size(16 << 20)
 ///     .keepalive_interval(Duration::from_secs(45));
 /// assert_eq!(config.max_message_size, 16 << 20);
 /// ```
@@ -48,11 +47,12 @@ pub struct Config {
     /// The largest message accepted, in bytes, over all its fragments. A larger one ends the
     /// connection with 1009. The application's own messages may be larger.
     pub max_message_size: usize,
-    /// The largest frame accepted, in bytes. It is checked on the header, before any payload is
-    /// awaited. A larger one ends the connection with 1009.
-    pub max_frame_size: usize,
+    /// The largest frame accepted, in bytes; `None` for as large as a message. It is checked on
+    /// the header, before any payload is awaited. A larger one ends the connection with 1009.
+    pub max_frame_size: Option<usize>,
     /// How much may wait for the application before reading stops, in bytes. A message counts its
-    /// payload plus 64 bytes. A single message may exceed it.
+    /// payload plus 64 bytes. A single message may exceed it, and a session's receiver has as much
+    /// in its hands beside it.
     pub inbox_high_water: usize,
     /// How much may wait for the socket before `send` waits, in bytes. A message counts its
     /// payload plus 64 bytes. A single message may exceed it.
@@ -80,7 +80,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             max_message_size: 1 << 20,
-            max_frame_size: 1 << 20,
+            max_frame_size: None,
             inbox_high_water: 64 << 10,
             outgoing_high_water: 64 << 10,
             http2_receive_cap: 1 << 20,
@@ -107,10 +107,11 @@ impl Config {
         self
     }
 
-    /// Sets the largest frame accepted, in bytes. Default: 1 MiB.
+    /// Sets the largest frame accepted, in bytes; `None` for as large as a message. Default:
+    /// `None`.
     #[must_use]
-    pub fn max_frame_size(mut self, bytes: usize) -> Self {
-        self.max_frame_size = bytes;
+    pub fn max_frame_size(mut self, bytes: impl Into<Option<usize>>) -> Self {
+        self.max_frame_size = bytes.into();
         self
     }
 

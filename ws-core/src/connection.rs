@@ -575,7 +575,10 @@ impl Connection {
         if count == 0 {
             return;
         }
-        if let Some(rare) = &mut self.rare {
+        // A peer that closes has one deadline for all that is left, not one for each byte.
+        if let Some(rare) = &mut self.rare
+            && self.end.is_none()
+        {
             rare.write_due = None;
         }
         self.heartbeat.restart();

@@ -81,7 +81,7 @@ impl fmt::Display for ProtocolError {
             Self::LengthOverflow => f.write_str("payload length of 2^63 or more"),
             Self::MaskedServerFrame => f.write_str("masked frame from a server"),
             Self::MessageTooBig { size, max } => {
-                write!(f, "message of {size} bytes or more, the limit is {max}")
+                write!(f, "message of at least {size} bytes, the limit is {max}")
             }
             Self::NewMessageInFragments => {
                 f.write_str("new message before the fragmented one was complete")

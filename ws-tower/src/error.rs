@@ -1,8 +1,10 @@
 //! Errors of a running socket, and the facts about one that has ended.
 
-use std::{error::Error as StdError, fmt, io, sync::Arc};
+use std::{error::Error as StdError, fmt, io, net::SocketAddr, sync::Arc};
 
 use ws_core::{Close, ConnectionError, Message};
+
+use crate::session::state::About;
 
 /// Any error of an application's own.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
@@ -94,6 +96,7 @@ struct Facts {
     received: Option<Close>,
     cause: Option<Error>,
     path: Box<str>,
+    peer: Option<SocketAddr>,
 }
 
 impl Closed {
@@ -101,13 +104,14 @@ impl Closed {
         sent: Option<Close>,
         received: Option<Close>,
         cause: Option<Error>,
-        path: &str,
+        about: Option<&About>,
     ) -> Self {
         Self(Arc::new(Facts {
             sent,
             received,
             cause,
-            path: path.into(),
+            path: about.map_or("", |about| &about.path).into(),
+            peer: about.and_then(|about| about.peer),
         }))
     }
 
@@ -135,6 +139,11 @@ impl Closed {
     pub fn path(&self) -> &str {
         &self.0.path
     }
+
+    /// The address of the peer, if the server told it.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.0.peer
+    }
 }
 
 impl fmt::Debug for Closed {
@@ -145,6 +154,7 @@ impl fmt::Debug for Closed {
             .field("clean", &self.is_clean())
             .field("cause", &self.cause())
             .field("path", &self.path())
+            .field("peer", &self.peer())
             .finish()
     }
 }

@@ -26,7 +26,7 @@ use crate::{
 /// let sockets = WebSocketLayer::new().route_with(
 ///     "/upload/{name}",
 ///     Route::new(upload)
-///         .config(Config::new().max_message_size(64 << 20).max_frame_size(64 << 20))
+///         .config(Config::new().max_message_size(64 << 20))
 ///         .subprotocols(["upload.v1"]),
 /// );
 /// ```

@@ -642,3 +642,20 @@ fn our_own_close_is_not_held_up_by_messages_that_came_before_the_peers() {
     assert_eq!(written(&mut server), b"\x88\x02\x03\xe9");
     assert!(server.is_done());
 }
+
+#[test]
+fn a_peer_that_takes_drop_by_drop_does_not_hold_a_closing_connection() {
+    let mut server = server();
+    server.send(vec![0; 1000]).unwrap();
+    server.close(CloseFrame::from(CloseCode::NORMAL)).unwrap();
+    let start = Instant::now();
+    let mut now = start;
+    while !server.is_done() {
+        server.transmit().advance(1);
+        now += Duration::from_secs(10);
+        server.poll_timeout(now);
+        server.handle_timeout(now);
+        assert!(now - start <= Duration::from_secs(60));
+    }
+    assert_eq!(server.error(), Some(ConnectionError::WriteTimeout));
+}

@@ -228,13 +228,14 @@ fn judge(
         // At most 125, or the header would not have been parsed.
         return usize::try_from(size).map_err(|_| ProtocolError::ControlFrameTooLong);
     }
-    let max = limits.max_frame_size;
-    let len = match usize::try_from(size) {
-        Ok(len) if len <= max => len,
-        _ => return Err(ProtocolError::FrameTooBig { size, max }),
-    };
+    let len = usize::try_from(size).unwrap_or(usize::MAX);
+    if let Some(max) = limits.max_frame_size
+        && len > max
+    {
+        return Err(ProtocolError::FrameTooBig { size, max });
+    }
     let max = limits.max_message_size;
-    if len > max.saturating_sub(before) {
+    if len > max.saturating_sub(before) || len as u64 != size {
         let size = size.saturating_add(before as u64);
         return Err(ProtocolError::MessageTooBig { size, max });
     }

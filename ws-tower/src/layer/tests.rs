@@ -577,7 +577,7 @@ async fn a_handler_can_be_dropped_when_its_socket_ends() {
 
 #[tokio::test]
 async fn the_settings_of_a_route_are_its_own() {
-    let small = Config::new().max_message_size(3).max_frame_size(3);
+    let small = Config::new().max_message_size(3);
     let layer = WebSocketLayer::new()
         .config(small)
         .route("/small", echo)

@@ -142,7 +142,7 @@ impl Shared {
     /// How the socket ended.
     pub(crate) fn closed(&self) -> Closed {
         let closed = self.lock().closed.clone();
-        closed.unwrap_or_else(|| Closed::new(None, None, Some(Error::Aborted), self.path()))
+        closed.unwrap_or_else(|| Closed::new(None, None, Some(Error::Aborted), self.about()))
     }
 
     /// Ends the socket, once, and wakes everyone. Says whether this was the end.
@@ -164,7 +164,7 @@ impl Shared {
                 state.connection.close_sent().cloned(),
                 state.connection.close_received().cloned(),
                 cause,
-                self.path(),
+                self.about(),
             );
             state.closed = Some(closed.clone());
             (closed, state.wakers(), state.give_up_writing())

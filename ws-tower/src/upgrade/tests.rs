@@ -99,7 +99,7 @@ async fn the_settings_of_an_upgrade_are_its_own() {
     let mut accepted: Response<String> = upgrade
         .subprotocols(["v2", "v1"])
         .origins(OriginPolicy::dangerously_any())
-        .config(Config::new().max_message_size(1).max_frame_size(1))
+        .config(Config::new().max_message_size(1))
         .header(SET_COOKIE, HeaderValue::from_static("a=1"))
         .on_upgrade(
             async |mut socket: WebSocket| {
