@@ -5,6 +5,12 @@
 //! way; [`prepared`] is a message encoded once for many connections.
 
 pub(crate) mod decoder;
+#[cfg(feature = "deflate")]
+#[cfg_attr(
+    not(test),
+    expect(dead_code, unused_imports, reason = "negotiation comes next")
+)]
+pub(crate) mod deflate;
 pub(crate) mod encoder;
 pub(crate) mod outgoing;
 pub(crate) mod prepared;
