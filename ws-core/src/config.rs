@@ -1,6 +1,12 @@
 //! Limits and times of a connection.
 
+#[cfg(feature = "deflate")]
+pub mod deflate;
+
 use std::time::Duration;
+
+#[cfg(feature = "deflate")]
+use self::deflate::Deflate;
 
 /// Which end of the connection this is.
 ///
@@ -31,6 +37,8 @@ pub enum Role {
 /// | [`close_timeout`](Self::close_timeout) | time | 5 s |
 /// | [`write_timeout`](Self::write_timeout) | time | 30 s |
 /// | [`handshake_timeout`](Self::handshake_timeout) | time | 10 s |
+///
+/// With the feature `deflate` there is compression besides, which is off unless it is asked for.
 ///
 /// ```
 /// use std::time::Duration;
@@ -74,6 +82,10 @@ pub struct Config {
     /// How long a handshake may take: on a server from the acceptance until the bytes are handed
     /// over. The engine has no handshake under way, and does not look at it.
     pub handshake_timeout: Duration,
+    /// Compression of messages, permessage-deflate (RFC 7692): how to compress, and what to agree
+    /// on with the peer; `None` offers and accepts none.
+    #[cfg(feature = "deflate")]
+    pub deflate: Option<Deflate>,
 }
 
 impl Default for Config {
@@ -90,6 +102,8 @@ impl Default for Config {
             close_timeout: Duration::from_secs(5),
             write_timeout: Some(Duration::from_secs(30)),
             handshake_timeout: Duration::from_secs(10),
+            #[cfg(feature = "deflate")]
+            deflate: None,
         }
     }
 }
@@ -170,6 +184,23 @@ impl Config {
     #[must_use]
     pub fn handshake_timeout(mut self, deadline: Duration) -> Self {
         self.handshake_timeout = deadline;
+        self
+    }
+
+    /// Sets how messages are compressed, and what to agree on with the peer; `None` neither
+    /// offers nor accepts compression. Default: `None`.
+    ///
+    /// ```
+    /// use ws_core::{Config, Deflate};
+    ///
+    /// let config = Config::new().deflate(Deflate::new().threshold(1024));
+    /// assert_eq!(config.deflate.map(|deflate| deflate.threshold), Some(1024));
+    /// assert_eq!(Config::new().deflate(None).deflate, None);
+    /// ```
+    #[cfg(feature = "deflate")]
+    #[must_use]
+    pub fn deflate(mut self, deflate: impl Into<Option<Deflate>>) -> Self {
+        self.deflate = deflate.into();
         self
     }
 }

@@ -118,7 +118,8 @@
 //! | at the root | what a caller names: [`Message`], [`Utf8Bytes`], [`CloseFrame`], [`Config`], the errors |
 //! | errors | [`ProtocolError`]: the peer's fault; [`ConnectionError`]: how a connection failed; [`SendError`]: the caller's; [`Rejection`](handshake::server::Rejection) and [`Refusal`](handshake::client::Refusal): no connection |
 //!
-//! The crate has no features. Compression (RFC 7692) is not there yet: an offer of it is declined.
+//! The feature `deflate` has the handshake agree on permessage-deflate (RFC 7692), if
+//! `Config::deflate` asks for it. A [`Connection`] does not compress yet, so it is off by default.
 #![deny(unsafe_code)]
 #![warn(clippy::indexing_slicing)]
 
@@ -133,6 +134,8 @@ mod stream;
 mod text;
 
 pub use close::{Close, CloseCode, CloseFrame, InvalidCloseCode, ReasonTooLong};
+#[cfg(feature = "deflate")]
+pub use config::deflate::{self, Deflate};
 pub use config::{Config, Role};
 pub use connection::{Connection, Event, Scratch};
 pub use error::{ConnectionError, ProtocolError, SendError};

@@ -10,7 +10,7 @@
 //! | `Connection` | lists `upgrade` | |
 //! | `Sec-WebSocket-Accept` | once, and the answer to our key, to the letter | |
 //! | `Sec-WebSocket-Protocol` | absent, or once and one of ours, to the letter | the same |
-//! | `Sec-WebSocket-Extensions` | only what we offered: today nothing | the same |
+//! | `Sec-WebSocket-Extensions` | only what we offered, as RFC 7692 §7.1 allows | the same |
 //! | `Content-Length` above 0, `Transfer-Encoding` | never | the same |
 //!
 //! Anything else is a [`Refusal`], which has the response's status and headers. No redirect is
@@ -45,8 +45,8 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
     header::{
         AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, PROXY_AUTHORIZATION,
-        SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TE,
-        TRAILER, TRANSFER_ENCODING, UPGRADE,
+        SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+        SEC_WEBSOCKET_VERSION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
     },
     uri::{Authority, PathAndQuery, Scheme},
 };
@@ -55,9 +55,10 @@ pub use self::refusal::{Refusal, RefusalReason};
 use super::{
     Accepted, Opening, Repeated, UPGRADE_OPTION, VERSION_13, WEBSOCKET, accept_key, announces_body,
     at_most_one,
-    extensions::{self, Extension, Extensions},
+    extensions::{self, Extensions, Offered},
     has_token, header_tokens, host_and_port, is_token, quote, visible,
 };
+use crate::Config;
 
 /// A client's handshake: the request, and what its response is checked against.
 ///
@@ -71,6 +72,7 @@ pub struct Handshake {
     port: u16,
     key: String,
     subprotocols: Vec<Box<str>>,
+    extensions: Offered,
     headers: HeaderMap,
 }
 
@@ -142,6 +144,7 @@ impl Handshake {
             port: port.unwrap_or(default_port),
             key: STANDARD.encode(nonce),
             subprotocols: Vec::new(),
+            extensions: Offered::none(),
             headers: HeaderMap::new(),
         })
     }
@@ -158,6 +161,29 @@ impl Handshake {
         }
         self.subprotocols.push(name.into());
         Ok(self)
+    }
+
+    /// Offers the extensions that the settings ask for, in place of those offered before.
+    /// Default: none.
+    ///
+    /// ```
+    /// # #[cfg(feature = "deflate")] {
+    /// use ws_core::{Config, Deflate, handshake::client::Handshake};
+    ///
+    /// let config = Config::new().deflate(Deflate::new());
+    /// let handshake = Handshake::new(&"ws://a.example".parse()?)?.negotiate(&config);
+    /// let request = handshake.request();
+    /// assert_eq!(
+    ///     request.headers()["Sec-WebSocket-Extensions"],
+    ///     "permessage-deflate; client_max_window_bits",
+    /// );
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn negotiate(mut self, config: &Config) -> Self {
+        self.extensions = Offered::new(config);
+        self
     }
 
     /// Adds a header to the request, beside others of the same name. `Origin` is not sent unless
@@ -247,6 +273,9 @@ impl Handshake {
             let list = self.subprotocols.join(", ");
             headers.insert(SEC_WEBSOCKET_PROTOCOL, visible(list.as_bytes()));
         }
+        if let Some(value) = self.extensions.header_value() {
+            headers.insert(SEC_WEBSOCKET_EXTENSIONS, value);
+        }
         request
     }
 
@@ -271,8 +300,7 @@ impl Handshake {
         let extensions = extensions::parse(headers)
             .map_err(RefusalReason::ExtensionsMalformed)
             .and_then(|answered| {
-                Extensions::confirm(OFFERED, answered)
-                    .map_err(|extension| RefusalReason::ExtensionNotOffered(extension.to_string()))
+                Extensions::confirm(&self.extensions, &answered).map_err(RefusalReason::Extensions)
             })?;
         Ok(Accepted {
             opening,
@@ -377,9 +405,6 @@ impl fmt::Display for RequestError {
 }
 
 impl Error for RequestError {}
-
-/// The extensions every request offers: none so far.
-const OFFERED: &[Extension] = &[];
 
 /// Whether a header is the handshake's own, or would announce something that does not come.
 fn is_reserved(name: &HeaderName) -> bool {

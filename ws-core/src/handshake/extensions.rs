@@ -9,12 +9,14 @@
 //! └──── name ──────┘  └───── parameter ────┘  └── parameter and value ──┘  └── second offer ─┘
 //! ```
 //!
-//! [`Extensions`] is what both ends agreed on. No extension is implemented yet, so a server
-//! agrees to none and a client offers none; an answer that names one is then refused.
+//! [`Extensions`] is what both ends agreed on: a server's [choice](Extensions::negotiate) from the
+//! offers, a client's [check](Extensions::confirm) of the answer. There is one extension,
+//! permessage-deflate (RFC 7692), with the feature `deflate`; without it a server agrees to none
+//! and a client offers none.
 //!
 //! ```
 //! use http::{HeaderMap, header::SEC_WEBSOCKET_EXTENSIONS};
-//! use ws_core::handshake::extensions::{self, Extensions};
+//! use ws_core::{Config, handshake::extensions::{self, Extensions}};
 //!
 //! let mut headers = HeaderMap::new();
 //! let offer = "permessage-deflate; client_max_window_bits; server_max_window_bits=\"10\"";
@@ -26,15 +28,34 @@
 //!     ("client_max_window_bits", None),
 //!     ("server_max_window_bits", Some("10")),
 //! ]));
-//! assert_eq!(Extensions::negotiate(&offers), Extensions::none());
+//!
+//! # #[cfg(feature = "deflate")] {
+//! use ws_core::Deflate;
+//!
+//! let agreed = Extensions::negotiate(&offers, &Config::new().deflate(Deflate::new()))?;
+//! assert_eq!(
+//!     agreed.header_value().unwrap(),
+//!     "permessage-deflate; client_no_context_takeover; server_max_window_bits=10",
+//! );
+//! # }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+
+#[cfg(feature = "deflate")]
+mod deflate;
+mod error;
 
 use std::{error::Error, fmt};
 
 use http::{HeaderMap, HeaderValue, header::SEC_WEBSOCKET_EXTENSIONS};
 
-use super::{is_token, is_token_byte};
+#[cfg(feature = "deflate")]
+pub use self::deflate::DeflateParameters;
+pub use self::error::{AnswerError, ExtensionRequired, ParameterProblem};
+use super::{is_token, is_token_byte, quote};
+use crate::Config;
+#[cfg(feature = "deflate")]
+use crate::Deflate;
 
 /// The most extensions read from one head. Browsers send one; the fallbacks of RFC 7692 §5 make
 /// a handful.
@@ -68,6 +89,11 @@ impl Extension {
             .iter()
             .map(|(name, value)| (&**name, value.as_deref()))
     }
+
+    /// As it may stand in a text: not long.
+    fn quote(&self) -> String {
+        quote(self.to_string().as_bytes())
+    }
 }
 
 impl fmt::Display for Extension {
@@ -87,7 +113,8 @@ impl fmt::Display for Extension {
 /// The extensions both ends of a connection use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Extensions {
-    agreed: Vec<Extension>,
+    #[cfg(feature = "deflate")]
+    deflate: Option<DeflateParameters>,
 }
 
 impl Extensions {
@@ -96,38 +123,121 @@ impl Extensions {
         Self::default()
     }
 
-    /// A server's choice from a client's offers: the first of each kind that it can meet. What
-    /// it does not know it passes over (RFC 6455 §9.1), which today is everything.
-    pub fn negotiate(_offers: &[Extension]) -> Self {
-        Self::none()
+    /// A server's choice from a client's offers: of each kind the first that its settings can
+    /// meet. What it does not know, or what is not in order, it passes over (RFC 6455 §9.1,
+    /// RFC 7692 §5).
+    ///
+    /// # Errors
+    ///
+    /// The settings require an extension, and no offer of it can be met.
+    pub fn negotiate(offers: &[Extension], config: &Config) -> Result<Self, ExtensionRequired> {
+        #[cfg(feature = "deflate")]
+        let agreed = Self {
+            deflate: match &config.deflate {
+                Some(settings) => deflate::negotiate(offers, settings)?,
+                None => None,
+            },
+        };
+        #[cfg(not(feature = "deflate"))]
+        let agreed = {
+            let _ = (offers, config);
+            Self {}
+        };
+        Ok(agreed)
     }
 
     /// A client's check of a server's answer against what it had offered.
     ///
     /// # Errors
     ///
-    /// The first extension that was not offered: RFC 6455 §4.1 has the client fail the
-    /// connection.
-    pub fn confirm(offered: &[Extension], answered: Vec<Extension>) -> Result<Self, Extension> {
-        let known = |answer: &Extension| offered.iter().any(|offer| offer.name == answer.name);
-        match answered.iter().find(|answer| !known(answer)) {
-            Some(stranger) => Err(stranger.clone()),
-            None => Ok(Self { agreed: answered }),
-        }
+    /// The answer is none to this offer: RFC 6455 §4.1 and RFC 7692 §7.1 have the client fail
+    /// the connection.
+    pub fn confirm(offered: &Offered, answered: &[Extension]) -> Result<Self, AnswerError> {
+        #[cfg(feature = "deflate")]
+        let agreed = {
+            let ours =
+                |answer: &&Extension| offered.deflate.is_some() && answer.name() == deflate::NAME;
+            if let Some(stranger) = answered.iter().find(|answer| !ours(answer)) {
+                return Err(AnswerError::NotOffered(stranger.quote()));
+            }
+            Self {
+                deflate: match &offered.deflate {
+                    Some(settings) => deflate::confirm(settings, answered)?,
+                    None => None,
+                },
+            }
+        };
+        #[cfg(not(feature = "deflate"))]
+        let agreed = {
+            let Offered {} = offered;
+            if let Some(stranger) = answered.first() {
+                return Err(AnswerError::NotOffered(stranger.quote()));
+            }
+            Self {}
+        };
+        Ok(agreed)
     }
 
     /// Whether no extension is in use.
     pub fn is_none(&self) -> bool {
-        self.agreed.is_empty()
+        *self == Self::none()
+    }
+
+    /// What was agreed on for compression; `None` if messages travel as they are.
+    #[cfg(feature = "deflate")]
+    pub fn deflate(&self) -> Option<&DeflateParameters> {
+        self.deflate.as_ref()
     }
 
     /// The server's `Sec-WebSocket-Extensions`; `None` if there is nothing to say, and then the
     /// header must be absent.
     pub fn header_value(&self) -> Option<HeaderValue> {
-        let list: Vec<_> = self.agreed.iter().map(Extension::to_string).collect();
-        // Tokens are visible ASCII, so the conversion does not fail.
-        let value = HeaderValue::try_from(list.join(", ")).ok()?;
-        (!value.is_empty()).then_some(value)
+        #[cfg(feature = "deflate")]
+        let value = self.deflate.map(DeflateParameters::header_value);
+        #[cfg(not(feature = "deflate"))]
+        let value = None;
+        value
+    }
+}
+
+/// What a client offers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Offered {
+    #[cfg(feature = "deflate")]
+    deflate: Option<Deflate>,
+}
+
+impl Offered {
+    /// No extension.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// The extensions that the settings ask for.
+    pub fn new(config: &Config) -> Self {
+        #[cfg(feature = "deflate")]
+        let offered = Self {
+            deflate: config.deflate.clone(),
+        };
+        #[cfg(not(feature = "deflate"))]
+        let offered = {
+            let _ = config;
+            Self {}
+        };
+        offered
+    }
+
+    /// The client's `Sec-WebSocket-Extensions`; `None` if nothing is offered, and then the header
+    /// must be absent.
+    pub fn header_value(&self) -> Option<HeaderValue> {
+        #[cfg(feature = "deflate")]
+        let value = self
+            .deflate
+            .as_ref()
+            .map(|settings| deflate::offer(settings).header_value());
+        #[cfg(not(feature = "deflate"))]
+        let value = None;
+        value
     }
 }
 
@@ -386,26 +496,23 @@ mod tests {
     }
 
     #[test]
-    fn a_server_agrees_to_none_and_then_says_nothing() {
-        let offers = parse(&headers(&[b"permessage-deflate, x-webkit-deflate-frame"])).unwrap();
-        let agreed = Extensions::negotiate(&offers);
+    fn without_settings_a_server_agrees_to_none_and_a_client_takes_none() {
+        let config = Config::new();
+        #[cfg(feature = "deflate")]
+        let config = config.deflate(None);
+        let list = |line: &str| parse(&headers(&[line.as_bytes()])).unwrap();
+        let offers = list("permessage-deflate, x-webkit-deflate-frame");
+        let agreed = Extensions::negotiate(&offers, &config).unwrap();
         assert!(agreed.is_none());
         assert_eq!(agreed.header_value(), None);
-    }
 
-    #[test]
-    fn a_client_takes_only_what_it_had_offered() {
-        let list = |line: &str| parse(&headers(&[line.as_bytes()])).unwrap();
-        assert_eq!(
-            Extensions::confirm(&[], list("permessage-deflate"))
-                .unwrap_err()
-                .name(),
-            "permessage-deflate"
-        );
-        assert!(Extensions::confirm(&[], list("")).unwrap().is_none());
-        let agreed = Extensions::confirm(&list("a, b; c"), list("b; d=e")).unwrap();
-        assert_eq!(agreed.header_value().unwrap(), "b; d=e");
-        assert!(Extensions::confirm(&list("a"), list("a, b")).is_err());
+        for offered in [Offered::none(), Offered::new(&config)] {
+            assert_eq!(offered.header_value(), None);
+            assert_eq!(Extensions::confirm(&offered, &[]), Ok(Extensions::none()));
+            let answered = Extensions::confirm(&offered, &list("permessage-deflate; a=b"));
+            let stranger = AnswerError::NotOffered("permessage-deflate; a=b".into());
+            assert_eq!(answered, Err(stranger));
+        }
     }
 
     #[test]
@@ -435,11 +542,9 @@ mod tests {
         #[test]
         fn what_is_read_is_written_the_same(line in "[a;,= \\\\\"]{0,40}") {
             if let Ok(list) = parse(&headers(&[line.as_bytes()])) {
-                let agreed = Extensions { agreed: list };
-                let again = agreed.header_value().map_or_else(Vec::new, |value| {
-                    parse(&headers(&[value.as_bytes()])).unwrap()
-                });
-                prop_assert_eq!(again, agreed.agreed);
+                let line = list.iter().map(Extension::to_string).collect::<Vec<_>>().join(", ");
+                let again = parse(&headers(&[line.as_bytes()])).unwrap();
+                prop_assert_eq!(again, list);
             }
         }
     }

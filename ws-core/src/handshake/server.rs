@@ -15,6 +15,7 @@
 //! | `Sec-WebSocket-Key` missing, twice, or not 24 characters that decode to 16 bytes | 400 |
 //! | `Sec-WebSocket-Protocol` with something that is not a token | 400 |
 //! | `Sec-WebSocket-Extensions` malformed | as if it were absent |
+//! | no offer of an extension that is [required](Offer::negotiate) | 400 |
 //! | else | an [`Offer`] |
 //!
 //! The first two rows are for a path that serves nothing else. Where there is something else to
@@ -73,6 +74,7 @@ use super::{
     extensions::{self, Extension, Extensions},
     has_token, header_tokens, host_and_port, is_token, quote, visible,
 };
+use crate::Config;
 
 /// Whether a request asks for a WebSocket by an HTTP/1.1 upgrade: `GET`, `websocket` among the
 /// tokens of `Upgrade`, `upgrade` among those of `Connection`.
@@ -104,7 +106,8 @@ pub struct Offer {
     answer: Answer,
     /// The offered tokens, in their order, with commas between them.
     subprotocols: Box<str>,
-    extensions: Vec<Extension>,
+    extensions: Box<[Extension]>,
+    agreed: Extensions,
 }
 
 impl Offer {
@@ -179,7 +182,8 @@ impl Offer {
             subprotocols: subprotocols.into(),
             // A server may take no extension for any reason (RFC 6455 §9.1); a header that
             // cannot be read is one.
-            extensions: extensions::parse(headers).unwrap_or_default(),
+            extensions: extensions::parse(headers).unwrap_or_default().into(),
+            agreed: Extensions::none(),
         })
     }
 
@@ -229,6 +233,51 @@ impl Offer {
         })
     }
 
+    /// Agrees on extensions: of each kind the settings ask for, the first offer that they can
+    /// meet. Without this call there are none.
+    ///
+    /// # Errors
+    ///
+    /// The settings require an extension, and no offer of it can be met:
+    /// [`Rejection::ExtensionRequired`].
+    ///
+    /// ```
+    /// # #[cfg(feature = "deflate")] {
+    /// use http::Request;
+    /// use ws_core::{Config, Deflate, handshake::server::Offer};
+    ///
+    /// let (parts, ()) = Request::get("/chat")
+    ///     .header("Host", "server.example.com")
+    ///     .header("Upgrade", "websocket")
+    ///     .header("Connection", "Upgrade")
+    ///     .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
+    ///     .header("Sec-WebSocket-Version", "13")
+    ///     .header("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits")
+    ///     .body(())?
+    ///     .into_parts();
+    /// let config = Config::new().deflate(Deflate::new());
+    ///
+    /// let (response, accepted) = Offer::from_request(&parts)?.negotiate(&config)?.accept(None)?;
+    /// assert_eq!(
+    ///     response.headers()["Sec-WebSocket-Extensions"],
+    ///     "permessage-deflate; client_no_context_takeover",
+    /// );
+    /// assert!(accepted.extensions().deflate().is_some());
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn negotiate(mut self, config: &Config) -> Result<Self, Rejection> {
+        let agreed = Extensions::negotiate(&self.extensions, config);
+        self.agreed = agreed.map_err(|missing| {
+            let offered: Vec<_> = self.extensions.iter().map(Extension::to_string).collect();
+            Rejection::ExtensionRequired {
+                offered: quote(offered.join(", ").as_bytes()),
+                required: missing.name(),
+            }
+        })?;
+        Ok(self)
+    }
+
     /// Accepts: the response to send, and what was agreed on.
     ///
     /// The response is complete, without a body: 101 for an upgrade (RFC 6455 §4.2.2), 200 for
@@ -251,8 +300,7 @@ impl Offer {
             }
             headers.insert(SEC_WEBSOCKET_PROTOCOL, visible(chosen.as_bytes()));
         }
-        let extensions = Extensions::negotiate(&self.extensions);
-        if let Some(value) = extensions.header_value() {
+        if let Some(value) = self.agreed.header_value() {
             headers.insert(SEC_WEBSOCKET_EXTENSIONS, value);
         }
         match &self.answer {
@@ -267,7 +315,7 @@ impl Offer {
         let accepted = Accepted {
             opening: self.opening(),
             subprotocol: subprotocol.map(Box::from),
-            extensions,
+            extensions: self.agreed.clone(),
         };
         Ok((response, accepted))
     }

@@ -5,7 +5,10 @@ use std::{error::Error, fmt};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, Version, header::LOCATION};
 
-use crate::handshake::{extensions::MalformedExtensions, quote};
+use crate::handshake::{
+    extensions::{AnswerError, MalformedExtensions},
+    quote,
+};
 
 /// The server's response is not the acceptance of our handshake.
 ///
@@ -120,8 +123,8 @@ pub enum RefusalReason {
     SubprotocolNotOffered(String),
     /// `Sec-WebSocket-Extensions` cannot be read.
     ExtensionsMalformed(MalformedExtensions),
-    /// The server chose an extension that was not offered.
-    ExtensionNotOffered(String),
+    /// The server agreed to other extensions than were offered, or to less than is required.
+    Extensions(AnswerError),
     /// The response announces a body where frames should follow.
     BodyAnnounced,
 }
@@ -145,9 +148,7 @@ impl fmt::Display for RefusalReason {
                 write!(f, "the subprotocol `{name}` was not offered")
             }
             Self::ExtensionsMalformed(_) => f.write_str("its extensions cannot be read"),
-            Self::ExtensionNotOffered(extension) => {
-                write!(f, "the extension `{extension}` was not offered")
-            }
+            Self::Extensions(error) => error.fmt(f),
             Self::BodyAnnounced => f.write_str(
                 "it announces a body, by content-length or transfer-encoding, where frames should \
                  follow",

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::handshake::extensions::AnswerError;
 
 fn handshake(uri: &str) -> Result<Handshake, RequestError> {
     Handshake::with_nonce(&uri.parse().unwrap(), *b"the sample nonce")
@@ -252,7 +253,7 @@ fn a_response_that_is_not_in_order_fails_the_connection() {
         (
             "sec-websocket-extensions",
             &[deflate],
-            Reason::ExtensionNotOffered(deflate.into()),
+            Reason::Extensions(AnswerError::NotOffered(deflate.into())),
         ),
         ("sec-websocket-extensions", &["a;"], malformed),
     ];
@@ -294,6 +295,62 @@ fn an_extended_connect_is_accepted_by_2xx_without_an_accept() {
     assert_eq!(
         finish(200, &[("content-length", "9")]),
         Err(RefusalReason::BodyAnnounced)
+    );
+}
+
+#[cfg(feature = "deflate")]
+#[test]
+fn extensions_are_offered_in_both_requests_and_the_answer_is_checked() {
+    use crate::{
+        Deflate,
+        config::deflate::{Takeover, WindowBits},
+    };
+    let name = "sec-websocket-extensions";
+    let limit = WindowBits::new(10).unwrap();
+    let config = Config::new().deflate(Deflate::new().peer_window_bits(limit));
+    let offering = offering().negotiate(&config);
+    let expected = "permessage-deflate; server_max_window_bits=10; client_max_window_bits";
+    for request in [offering.request(), offering.extended_connect_request()] {
+        assert_eq!(request.headers()[name], expected);
+    }
+
+    let good = "permessage-deflate; server_max_window_bits=9; client_no_context_takeover";
+    let accepted = offering.finish(&with(name, &[good])).unwrap();
+    let agreed = accepted.extensions().deflate().unwrap();
+    assert_eq!(
+        agreed.own_takeover(crate::Role::Client),
+        Takeover::Forbidden
+    );
+    assert_eq!(agreed.peer_window_bits(crate::Role::Client).get(), 9);
+    assert!(
+        offering
+            .finish(&with(name, &[]))
+            .unwrap()
+            .extensions()
+            .is_none()
+    );
+
+    for bad in [
+        "permessage-deflate",
+        "permessage-deflate; server_max_window_bits=11",
+        "permessage-deflate; server_max_window_bits=10; foo",
+        "permessage-deflate; server_max_window_bits=10; client_max_window_bits",
+    ] {
+        let refusal = offering.finish(&with(name, &[bad])).unwrap_err();
+        assert!(matches!(refusal.reason(), RefusalReason::Extensions(_)));
+        assert!(refusal.to_string().contains(bad), "{refusal}");
+    }
+    let twice = ["permessage-deflate; server_max_window_bits=10"; 2];
+    let refusal = offering.finish(&with(name, &twice)).unwrap_err();
+    let repeated = AnswerError::Repeated(twice[0].into());
+    assert_eq!(*refusal.reason(), RefusalReason::Extensions(repeated));
+
+    let config = Config::new().deflate(Deflate::new().required());
+    let refusal = offering.negotiate(&config).finish(&with(name, &[]));
+    let required = AnswerError::Required("permessage-deflate");
+    assert_eq!(
+        *refusal.unwrap_err().reason(),
+        RefusalReason::Extensions(required)
     );
 }
 

@@ -78,6 +78,15 @@ pub enum Rejection {
         /// What the server speaks, with commas between.
         supported: String,
     },
+    /// 400: the server requires an extension, and the client offers none of that name which the
+    /// server can meet (RFC 7692 §7.1). Not 426: the protocol asked for
+    /// is the right one.
+    ExtensionRequired {
+        /// What the client offers, as it travels; empty for nothing that can be read.
+        offered: String,
+        /// The name of the extension.
+        required: &'static str,
+    },
     /// 403: the page that opens the WebSocket is of an origin that may not (RFC 6455 §10.2).
     OriginNotAllowed {
         /// The `Origin` of the request.
@@ -120,7 +129,8 @@ impl Rejection {
             | Self::KeyRepeated
             | Self::KeyInvalid(_)
             | Self::SubprotocolInvalid(_)
-            | Self::SubprotocolRequired { .. } => StatusCode::BAD_REQUEST,
+            | Self::SubprotocolRequired { .. }
+            | Self::ExtensionRequired { .. } => StatusCode::BAD_REQUEST,
             Self::OriginNotAllowed { .. } => StatusCode::FORBIDDEN,
             Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpgradeUnavailable => StatusCode::INTERNAL_SERVER_ERROR,
@@ -177,6 +187,7 @@ impl Rejection {
 }
 
 impl fmt::Display for Rejection {
+    #[expect(clippy::too_many_lines, reason = "one text for each variant")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::MethodNotAllowed(method) => write!(
@@ -254,6 +265,14 @@ impl fmt::Display for Rejection {
                      {offered}"
                 )
             }
+            Self::ExtensionRequired { offered, required } => {
+                let offered = if offered.is_empty() { "none" } else { offered };
+                write!(
+                    f,
+                    "this websocket needs the extension {required}, in a form that this server \
+                     can meet; the client offers {offered}"
+                )
+            }
             Self::OriginNotAllowed {
                 origin,
                 authority,
@@ -318,6 +337,13 @@ mod tests {
                 Rejection::SubprotocolRequired {
                     offered: text(""),
                     supported: text("chat.v2"),
+                },
+                400,
+            ),
+            (
+                Rejection::ExtensionRequired {
+                    offered: text("permessage-bzip2"),
+                    required: "permessage-deflate",
                 },
                 400,
             ),

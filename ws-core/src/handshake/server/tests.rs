@@ -427,6 +427,67 @@ fn a_hostile_list_costs_time_in_proportion_to_its_size() {
     assert!(start.elapsed() < Duration::from_secs(5));
 }
 
+#[cfg(feature = "deflate")]
+#[test]
+fn extensions_are_agreed_on_over_both_openings_or_not_at_all() {
+    let config = Config::new().deflate(crate::Deflate::new());
+    let name = "sec-websocket-extensions";
+    let version = ("sec-websocket-version", "13");
+    let cases = [
+        (
+            "mux, permessage-deflate; client_max_window_bits",
+            Some("permessage-deflate; client_no_context_takeover"),
+        ),
+        ("permessage-deflate; server_max_window_bits=8", None),
+        ("permessage-deflate;", None),
+        ("mux", None),
+        ("", None),
+    ];
+    for (offered, expected) in cases {
+        let offers = [
+            Offer::from_request(&with(name, &[offered])),
+            Offer::from_extended_connect(&connect(&[version, (name, offered)])),
+        ];
+        for offer in offers {
+            let offer = offer.unwrap().negotiate(&config).unwrap();
+            let (response, accepted) = offer.accept(None).unwrap();
+            let answer = response.headers().get(name);
+            assert_eq!(answer.map(|value| value.to_str().unwrap()), expected);
+            assert_eq!(accepted.extensions().is_none(), expected.is_none());
+
+            let offer = offer.negotiate(&Config::new().deflate(None)).unwrap();
+            let (response, accepted) = offer.accept(None).unwrap();
+            assert!(!response.headers().contains_key(name));
+            assert!(accepted.extensions().is_none());
+        }
+    }
+}
+
+#[cfg(feature = "deflate")]
+#[test]
+fn a_client_without_a_required_extension_is_told_its_name() {
+    let config = Config::new().deflate(crate::Deflate::new().required());
+    let bad = "permessage-deflate; server_max_window_bits=8";
+    for (offered, told) in [
+        ("", ""),
+        ("permessage-deflate;", ""),
+        ("mux", "mux"),
+        (bad, bad),
+    ] {
+        let offer = Offer::from_request(&with("sec-websocket-extensions", &[offered]));
+        let rejection = offer.unwrap().negotiate(&config).unwrap_err();
+        assert_eq!(rejection.status(), 400);
+        let text = rejection.to_string();
+        assert!(text.contains("the extension permessage-deflate"), "{text}");
+        assert!(text.ends_with(if told.is_empty() { "none" } else { told }));
+        let expected = Rejection::ExtensionRequired {
+            offered: told.to_owned(),
+            required: "permessage-deflate",
+        };
+        assert_eq!(rejection, expected);
+    }
+}
+
 proptest! {
     #[test]
     fn no_request_panics(
