@@ -63,3 +63,13 @@ fn a_client_reads_anything() {
 fn anything_is_a_header_or_none() {
     run("header", fuzz::header);
 }
+
+#[test]
+fn any_lines_are_an_offer_or_a_refusal() {
+    run("offer", fuzz::offer);
+}
+
+#[test]
+fn any_lines_are_an_acceptance_or_a_refusal() {
+    run("answer", fuzz::answer);
+}

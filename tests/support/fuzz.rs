@@ -2,9 +2,13 @@
 //!
 //! They are functions, so that the stored corpora run through them as ordinary tests too.
 
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
+};
 use ws_core::{
     CloseCode, Config, Connection, ConnectionError, Event, Role,
     frame::{FrameHeader, MAX_CONTROL_PAYLOAD, OpCode},
+    handshake::{client::Handshake, extensions, server::Offer},
 };
 
 use crate::{
@@ -136,6 +140,103 @@ pub fn header(data: &[u8]) {
                 .find_map(|end| FrameHeader::parse(&data[..end]).err())
                 .expect("all of it is an error");
             assert_eq!(first, error);
+        }
+    }
+}
+
+/// Any lines as the head of a request: an offer whose acceptance says what was asked for, or a
+/// refusal with a status that is one.
+pub fn offer(data: &[u8]) {
+    let mut headers = HeaderMap::new();
+    for (name, value) in [
+        ("host", "localhost"),
+        ("upgrade", "websocket"),
+        ("connection", "Upgrade"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    add_lines(&mut headers, data);
+    let mut request = Request::new(());
+    *request.headers_mut() = headers;
+    *request.uri_mut() = Uri::from_static("http://localhost/");
+    for method in [Method::GET, Method::CONNECT] {
+        *request.method_mut() = method.clone();
+        let parts = request.clone().into_parts().0;
+        let offer = if method == Method::GET {
+            Offer::from_request(&parts)
+        } else {
+            Offer::from_extended_connect(&parts)
+        };
+        match offer {
+            Ok(offer) => {
+                let first = offer.subprotocols().next();
+                let (response, accepted) = offer.accept(first).expect("it is of the offer");
+                assert!(response.status().as_u16() < 300);
+                assert_eq!(accepted.subprotocol(), first);
+            }
+            Err(refusal) => {
+                assert!(refusal.status().is_client_error());
+                assert!(!refusal.to_string().is_empty());
+            }
+        }
+    }
+}
+
+/// Any lines as the head of a server's answer: an acceptance within what was asked for, or a
+/// refusal.
+pub fn answer(data: &[u8]) {
+    let handshake =
+        Handshake::with_nonce(&Uri::from_static("ws://localhost/"), *b"the sample nonce")
+            .and_then(|handshake| handshake.subprotocol("chat"))
+            .expect("it is in order");
+    let mut response = Response::new(());
+    *response.version_mut() = Version::HTTP_11;
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert("upgrade", HeaderValue::from_static("websocket"));
+    headers.insert("connection", HeaderValue::from_static("Upgrade"));
+    headers.insert(
+        "sec-websocket-accept",
+        HeaderValue::from_static("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
+    );
+    add_lines(headers, data);
+    match handshake.finish(&response) {
+        Ok(accepted) => assert!(matches!(accepted.subprotocol(), None | Some("chat"))),
+        Err(refusal) => assert!(!refusal.to_string().is_empty()),
+    }
+    // What is parsed can be written and parsed again.
+    if let Ok(list) = extensions::parse(response.headers()) {
+        let mut headers = HeaderMap::new();
+        for extension in &list {
+            let value = HeaderValue::from_str(&extension.to_string()).expect("it is visible");
+            headers.append("sec-websocket-extensions", value);
+        }
+        assert_eq!(extensions::parse(&headers), Ok(list));
+    }
+}
+
+/// Lines `name: value` of any bytes; a name that none can have stands for the two lists.
+fn add_lines(headers: &mut HeaderMap, data: &[u8]) {
+    for (place, line) in data.split(|byte| *byte == b'\n').take(50).enumerate() {
+        let colon = line.iter().position(|byte| *byte == b':');
+        let (name, value) = line.split_at(colon.unwrap_or(0));
+        let name = HeaderName::from_bytes(name).unwrap_or_else(|_| {
+            HeaderName::from_static(if place % 2 == 0 {
+                "sec-websocket-extensions"
+            } else {
+                "sec-websocket-protocol"
+            })
+        });
+        let value = value.strip_prefix(b":").unwrap_or(value);
+        if let Ok(value) = HeaderValue::from_bytes(value) {
+            // A line that stands alone replaces the one that is in order.
+            if place % 3 == 0 {
+                headers.insert(name, value);
+            } else {
+                headers.append(name, value);
+            }
         }
     }
 }
