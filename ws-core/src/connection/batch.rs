@@ -28,7 +28,7 @@ impl Connection {
         self.batch_cost = self.outgoing_cost;
     }
 
-    pub(super) fn seal_control(&mut self) {
+    fn seal_control(&mut self) {
         let rare = self.rare.as_mut();
         let mut control = rare.map_or_else(Vec::new, |rare| mem::take(&mut rare.pongs));
         let probe = mem::take(&mut self.probe.queued);

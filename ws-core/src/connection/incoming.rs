@@ -65,7 +65,7 @@ impl Connection {
     }
 
     /// Parses until the inbox is full or the input used up.
-    pub(super) fn parse_some(&mut self, input: &mut &[u8]) {
+    fn parse_some(&mut self, input: &mut &[u8]) {
         while !input.is_empty() && !self.is_deaf() && (!self.may_pause() || self.has_room()) {
             match self.decoder.decode(input, self.role, &self.config) {
                 Ok(Some(event)) => self.on_event(event),
@@ -106,7 +106,7 @@ impl Connection {
         }
     }
 
-    pub(super) fn on_control(&mut self, event: Event) {
+    fn on_control(&mut self, event: Event) {
         match event {
             Event::Close(close) => return self.end_input(LastWord::Close(close)),
             // Nothing follows our own Close.
@@ -114,12 +114,17 @@ impl Connection {
             Event::Pong(ref payload) => self.on_pong(payload),
             Event::Message(_) | Event::Ping(_) => {}
         }
+        self.report(event);
+    }
+
+    /// Tells the application of a control frame, if it wants to know.
+    fn report(&mut self, event: Event) {
         if self.options.control_events && !self.options.discards {
             self.inbox.push(event);
         }
     }
 
-    pub(super) fn queue_pong(&mut self, payload: &[u8]) {
+    fn queue_pong(&mut self, payload: &[u8]) {
         let encoder = self.encoder;
         let pongs = &mut self.rare().pongs;
         if pongs.len() + payload.len() > MAX_PONGS {
@@ -131,7 +136,7 @@ impl Connection {
         encoder.frame(pongs, OpCode::Pong, true, payload);
     }
 
-    pub(super) fn on_pong(&mut self, payload: &[u8]) {
+    fn on_pong(&mut self, payload: &[u8]) {
         if let Ok(number) = payload.try_into().map(u32::from_be_bytes) {
             // Only what was asked and is not answered yet: anyone can send an unsolicited pong.
             let asked = self.probe.newest.wrapping_sub(self.probe.answered);
@@ -148,7 +153,7 @@ impl Connection {
     }
 
     /// Nothing more is heard from the peer.
-    pub(super) fn end_input(&mut self, last_word: LastWord) {
+    fn end_input(&mut self, last_word: LastWord) {
         // What is left of a message under way is of no use.
         self.decoder = Decoder::default();
         self.rare().last_word = Some(last_word);
@@ -168,7 +173,7 @@ impl Connection {
         }
     }
 
-    pub(super) fn obey(&mut self, last_word: LastWord) {
+    fn obey(&mut self, last_word: LastWord) {
         match last_word {
             LastWord::Broken(error) => self.fail(error.into()),
             LastWord::Close(close) => {
@@ -185,9 +190,7 @@ impl Connection {
                     };
                     self.queue_close(code.map(CloseFrame::from));
                 }
-                if self.options.control_events && !self.options.discards {
-                    self.inbox.push(Event::Close(close));
-                }
+                self.report(Event::Close(close));
             }
         }
     }

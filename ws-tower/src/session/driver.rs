@@ -242,9 +242,7 @@ where
             Poll::Pending => None,
         };
         match read {
-            Some(read) => self.take_input(work, |connection, scratch| {
-                // Events go into the thread's queue, as bytes went into its buffer.
-                connection.lend(scratch);
+            Some(read) => self.take_input(work, |connection| {
                 let input = read?;
                 connection.receive(input);
                 Ok(input.len())
@@ -264,7 +262,7 @@ where
             return;
         };
         let large = mem::take(&mut work.large);
-        self.take_input(work, |connection, _| {
+        self.take_input(work, |connection| {
             connection.receive_buf(large);
             read
         });
@@ -274,12 +272,14 @@ where
     fn take_input(
         &mut self,
         work: &mut Work,
-        receive: impl FnOnce(&mut Connection, &mut Scratch) -> io::Result<usize>,
+        receive: impl FnOnce(&mut Connection) -> io::Result<usize>,
     ) {
         let wakers = {
             let mut state = self.shared.lock();
+            // Events go into the thread's queue, as bytes went into its buffer.
+            state.connection.lend(&mut work.scratch);
             work.is_lent = true;
-            match receive(&mut state.connection, &mut work.scratch) {
+            match receive(&mut state.connection) {
                 Ok(0) => state.connection.receive_eof(),
                 Ok(_) => {
                     state.close_if_too_full();
@@ -507,7 +507,6 @@ where
                 return Some(more);
             }
             state.connection.release(&mut work.scratch);
-            let is_alive = self.io.is_some();
             let deadline = next_deadline(&mut state, self.timer_is_stale, is_alive);
             state.end_poll();
             deadline

@@ -39,12 +39,12 @@ impl Timer {
             }
             Some(_) => return,
         }
-        self_wake_if_due(sleep, cx);
+        watch(sleep, cx);
     }
 
     /// Registers the task again after its waker has changed.
     pub(super) fn register(self: Pin<&mut Self>, cx: &mut Context<'_>) {
-        self_wake_if_due(self.project().sleep, cx);
+        watch(self.project().sleep, cx);
     }
 
     pub(super) fn clear(self: Pin<&mut Self>) {
@@ -52,7 +52,8 @@ impl Timer {
     }
 }
 
-fn self_wake_if_due(mut sleep: Pin<&mut Option<Sleep>>, cx: &mut Context<'_>) {
+/// Has the task woken at the deadline, or at once if it has passed.
+fn watch(mut sleep: Pin<&mut Option<Sleep>>, cx: &mut Context<'_>) {
     if let Some(sleep) = sleep.as_mut().as_pin_mut()
         && let Poll::Ready(()) = sleep.poll(cx)
     {
