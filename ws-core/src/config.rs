@@ -38,7 +38,8 @@ pub enum Role {
 /// | [`write_timeout`](Self::write_timeout) | time | 30 s |
 /// | [`handshake_timeout`](Self::handshake_timeout) | time | 10 s |
 ///
-/// With the feature `deflate` there is compression besides, which is off unless it is asked for.
+/// With the feature `deflate` there is compression besides: `Config::deflate`, by default with
+/// every peer that has it too.
 ///
 /// ```
 /// use std::time::Duration;
@@ -83,7 +84,8 @@ pub struct Config {
     /// over. The engine has no handshake under way, and does not look at it.
     pub handshake_timeout: Duration,
     /// Compression of messages, permessage-deflate (RFC 7692): how to compress, and what to agree
-    /// on with the peer; `None` offers and accepts none.
+    /// on with the peer; `None` offers and accepts none. See [`deflate`](crate::deflate) for what
+    /// it costs and brings, and for when to leave it off.
     #[cfg(feature = "deflate")]
     pub deflate: Option<Deflate>,
 }
@@ -103,7 +105,7 @@ impl Default for Config {
             write_timeout: Some(Duration::from_secs(30)),
             handshake_timeout: Duration::from_secs(10),
             #[cfg(feature = "deflate")]
-            deflate: None,
+            deflate: Some(Deflate::default()),
         }
     }
 }
@@ -188,7 +190,7 @@ impl Config {
     }
 
     /// Sets how messages are compressed, and what to agree on with the peer; `None` neither
-    /// offers nor accepts compression. Default: `None`.
+    /// offers nor accepts compression. Default: [`Deflate::default`].
     ///
     /// ```
     /// use ws_core::{Config, Deflate};

@@ -39,17 +39,21 @@ use std::{collections::VecDeque, mem, sync::Arc, time::Instant};
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::{
-    Close, CloseCode, CloseFrame, Config, ConnectionError, Message, Role, SendError, Utf8Bytes,
+    Close, CloseCode, CloseFrame, Compress, Config, ConnectionError, Message, Role, SendError,
+    Utf8Bytes,
     frame::{MAX_CONTROL_PAYLOAD, OpCode},
+    handshake::extensions::Extensions,
     stream::{
         decoder::Decoder,
-        encoder::Encoder,
+        deflate::Compression,
+        encoder::{Encoder, Head},
         outgoing::Outgoing,
         prepared::{self, PreparedMessage},
     },
 };
 
 mod batch;
+mod compression;
 mod deadline;
 mod ending;
 mod fragments;
@@ -111,6 +115,8 @@ pub struct Connection {
     batch_probe: bool,
     probe: Probe,
     heartbeat: Heartbeat,
+    /// What a connection has that has agreed on compression.
+    compression: Option<Box<Compression>>,
     /// What an idle connection has not, in a box that it has not either.
     rare: Option<Box<Rare>>,
     /// How it ended; `None` while it is open.
@@ -184,6 +190,7 @@ impl Connection {
             batch_probe: false,
             probe: Probe::default(),
             heartbeat: Heartbeat::new(),
+            compression: None,
             rare: None,
             end: None,
             unfinished: false,
@@ -193,6 +200,20 @@ impl Connection {
                 discards: false,
                 discards_overflow: false,
             },
+        }
+    }
+
+    /// Uses what the opening handshake has agreed on: compression, with the feature `deflate`. How
+    /// this end compresses is in [`Config::deflate`].
+    ///
+    /// Without it there is none, and a compressed message is a
+    /// [`ProtocolError::ReservedBits`](crate::ProtocolError::ReservedBits).
+    #[must_use]
+    pub fn with_extensions(self, extensions: &Extensions) -> Self {
+        let compression = compression::of(extensions, &self.config, self.role);
+        Self {
+            compression,
+            ..self
         }
     }
 
@@ -324,8 +345,14 @@ impl Connection {
         if let Some(interval) = self.config.keepalive_interval
             && self.end.is_none()
         {
-            match self.heartbeat.tick(now, interval, !self.wants_read()) {
-                Tick::Wait => {}
+            let tick = self.heartbeat.tick(now, interval, !self.wants_read());
+            if tick != Tick::Wait
+                && let Some(compression) = &mut self.compression
+            {
+                compression.tick();
+            }
+            match tick {
+                Tick::Wait | Tick::Quarter => {}
                 Tick::Ask => {
                     self.probe();
                 }
@@ -372,11 +399,34 @@ impl Connection {
     #[inline]
     pub fn send_promised(&mut self, message: &Message) -> Result<(), SendError> {
         self.free()?;
+        self.write(message, Compress::Auto);
+        Ok(())
+    }
+
+    /// Queues a message, compressed or not as `compress` says.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`send`](Self::send).
+    pub fn send_with(&mut self, message: &Message, compress: Compress) -> Result<(), SendError> {
+        self.sendable()?;
+        self.write(message, compress);
+        Ok(())
+    }
+
+    #[inline]
+    fn write(&mut self, message: &Message, compress: Compress) {
         self.outgoing_cost += message.len() + MESSAGE_OVERHEAD;
         let opcode = prepared::opcode(message);
+        if let Some(compression) = &mut self.compression {
+            let (encoder, out) = (self.encoder, &mut self.outgoing);
+            if compression.message(encoder, out, opcode, message.as_bytes(), compress) {
+                return;
+            }
+        }
+        let head = Head::whole(opcode);
         self.encoder
-            .data(&mut self.outgoing, opcode, true, message.payload());
-        Ok(())
+            .data(&mut self.outgoing, head, message.payload());
     }
 
     /// Queues a message that is encoded already.
@@ -386,8 +436,20 @@ impl Connection {
     /// Those of [`send`](Self::send).
     pub fn send_prepared(&mut self, message: &PreparedMessage) -> Result<(), SendError> {
         self.sendable()?;
+        self.send_prepared_promised(message)
+    }
+
+    /// Queues a message that is encoded already, above the high-water mark too: see
+    /// [`send_promised`](Self::send_promised).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`send`](Self::send), but for [`SendError::Full`].
+    pub fn send_prepared_promised(&mut self, message: &PreparedMessage) -> Result<(), SendError> {
+        self.free()?;
         self.outgoing_cost += message.message().len() + MESSAGE_OVERHEAD;
-        message.write(self.encoder, &mut self.outgoing);
+        let compression = self.compression.as_deref_mut();
+        message.write(self.encoder, compression, &mut self.outgoing);
         Ok(())
     }
 
@@ -431,7 +493,7 @@ impl Connection {
         self.outgoing_cost += payload.len() + MESSAGE_OVERHEAD;
         let encoder = self.encoder;
         self.outgoing
-            .write(|buffer| encoder.frame(buffer, OpCode::Ping, true, payload));
+            .write(|buffer| encoder.frame(buffer, Head::whole(OpCode::Ping), payload));
         Ok(())
     }
 
@@ -674,6 +736,19 @@ impl Connection {
     }
 
     // Facts.
+
+    /// How this end compresses: the settings of [`Config::deflate`], with the window that was
+    /// agreed on. `None`: it sends messages as they are.
+    ///
+    /// With it a large message can be [compressed](PreparedMessage::deflate) outside a lock that
+    /// guards the connection.
+    #[cfg(feature = "deflate")]
+    pub fn deflate(&self) -> Option<crate::Deflate> {
+        let own = self.compression.as_ref()?.settings()?;
+        let settings = self.config.deflate.clone().unwrap_or_default();
+        let bits = crate::deflate::WindowBits::new(own.window_bits).ok()?;
+        Some(settings.own_window_bits(bits))
+    }
 
     /// Which end this is.
     pub fn role(&self) -> Role {

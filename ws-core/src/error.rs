@@ -27,13 +27,17 @@ pub enum ProtocolError {
     },
     /// The reason of a Close frame is not UTF-8 (RFC 6455 §5.5.1).
     InvalidCloseReason,
+    /// A compressed message that is not DEFLATE, refers to what is not there, or ends within a
+    /// block (RFC 7692 §7.2.2).
+    InvalidDeflate,
     /// A text message that is not UTF-8 (RFC 6455 §8.1).
     InvalidUtf8,
     /// A payload length of 2^63 or more (RFC 6455 §5.2).
     LengthOverflow,
     /// A frame of a server is masked (RFC 6455 §5.1).
     MaskedServerFrame,
-    /// A message larger than the configured limit.
+    /// A message larger than the configured limit. A compressed one counts what comes out, and is
+    /// not decompressed further than the limit.
     MessageTooBig {
         /// The size reached or announced, in bytes.
         size: u64,
@@ -48,15 +52,23 @@ pub enum ProtocolError {
     ReservedBits,
     /// A reserved opcode (RFC 6455 §5.2).
     ReservedOpcode(u8),
+    /// A compressed message with more final blocks than its size can explain.
+    TooManyFinalBlocks,
     /// A frame of a client is not masked (RFC 6455 §5.1).
     UnmaskedClientFrame,
 }
 
 impl ProtocolError {
     /// The code of the Close frame that answers this error (RFC 6455 §7.4.1).
+    ///
+    /// RFC 7692 names none for data that is not DEFLATE. It is answered with 1007, the code for a
+    /// message whose data is "not consistent with the type of the message": the frames are in
+    /// order, what they carry is not.
     pub fn close_code(&self) -> CloseCode {
         match self {
-            Self::InvalidUtf8 | Self::InvalidCloseReason => CloseCode::INVALID_PAYLOAD,
+            Self::InvalidUtf8 | Self::InvalidCloseReason | Self::InvalidDeflate => {
+                CloseCode::INVALID_PAYLOAD
+            }
             Self::FrameTooBig { .. } | Self::MessageTooBig { .. } => CloseCode::MESSAGE_TOO_BIG,
             _ => CloseCode::PROTOCOL_ERROR,
         }
@@ -77,6 +89,7 @@ impl fmt::Display for ProtocolError {
                 write!(f, "frame of {size} bytes, the limit is {max}")
             }
             Self::InvalidCloseReason => f.write_str("close reason is not valid utf-8"),
+            Self::InvalidDeflate => f.write_str("compressed message is not valid deflate data"),
             Self::InvalidUtf8 => f.write_str("text message is not valid utf-8"),
             Self::LengthOverflow => f.write_str("payload length of 2^63 or more"),
             Self::MaskedServerFrame => f.write_str("masked frame from a server"),
@@ -93,6 +106,9 @@ impl fmt::Display for ProtocolError {
                 f.write_str("reserved bit set, but no extension was negotiated for it")
             }
             Self::ReservedOpcode(opcode) => write!(f, "reserved opcode {opcode}"),
+            Self::TooManyFinalBlocks => {
+                f.write_str("compressed message has too many final blocks for its size")
+            }
             Self::UnmaskedClientFrame => f.write_str("unmasked frame from a client"),
         }
     }

@@ -118,8 +118,9 @@
 //! | at the root | what a caller names: [`Message`], [`Utf8Bytes`], [`CloseFrame`], [`Config`], the errors |
 //! | errors | [`ProtocolError`]: the peer's fault; [`ConnectionError`]: how a connection failed; [`SendError`]: the caller's; [`Rejection`](handshake::server::Rejection) and [`Refusal`](handshake::client::Refusal): no connection |
 //!
-//! The feature `deflate` has the handshake agree on permessage-deflate (RFC 7692), if
-//! `Config::deflate` asks for it. A [`Connection`] does not compress yet, so it is off by default.
+//! The feature `deflate` has compression, permessage-deflate (RFC 7692): the handshake
+//! [agrees on it](handshake::server::Offer::negotiate), and the connection is told
+//! [what was agreed on](Connection::with_extensions). The module `deflate` says what it costs.
 #![deny(unsafe_code)]
 #![warn(clippy::indexing_slicing)]
 
@@ -139,6 +140,6 @@ pub use config::deflate::{self, Deflate};
 pub use config::{Config, Role};
 pub use connection::{Connection, Event, Scratch};
 pub use error::{ConnectionError, ProtocolError, SendError};
-pub use message::Message;
+pub use message::{Compress, Message};
 pub use stream::{outgoing::Outgoing, prepared::PreparedMessage};
 pub use text::Utf8Bytes;

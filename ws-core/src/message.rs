@@ -91,6 +91,23 @@ impl Message {
     }
 }
 
+/// Whether to compress a message (RFC 7692 §6 leaves it to the sender, message by message).
+///
+/// It matters on a connection that has agreed on compression; on any other all messages travel as
+/// they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_enums, reason = "yes, no, or where it pays")]
+pub enum Compress {
+    /// Where it is likely to pay: from the threshold of the settings on, and if it shrinks.
+    #[default]
+    Auto,
+    /// Always, even if it grows.
+    Always,
+    /// Never: for what is compressed already, and for secrets beside a stranger's text, which the
+    /// size of a compressed message gives away (CRIME, BREACH).
+    Never,
+}
+
 impl From<Utf8Bytes> for Message {
     fn from(text: Utf8Bytes) -> Self {
         Self::Text(text)

@@ -24,6 +24,7 @@
 use std::{error::Error, fmt};
 
 use super::Role;
+pub use crate::stream::deflate::pool::{Pool, PoolConfig, PoolStatistics, ShelfStatistics};
 
 /// Settings of permessage-deflate (RFC 7692).
 ///
@@ -36,6 +37,7 @@ use super::Role;
 /// | [`peer_window_bits`](Self::peer_window_bits) | power of 2, 9 to 15 | 15 (32 KiB) |
 /// | [`own_takeover`](Self::own_takeover) | | allowed |
 /// | [`peer_takeover`](Self::peer_takeover) | | forbidden to clients, allowed to servers |
+/// | [`pool`](Self::pool) | | that of the process |
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Deflate {
@@ -58,6 +60,8 @@ pub struct Deflate {
     /// Whether the peer may keep its window, which this end then has to keep too. `None` is by
     /// the role: a server, which has many peers, forbids it; a client allows it.
     pub peer_takeover: Option<Takeover>,
+    /// Where compressors and decompressors come from; `None` is the [global](Pool::global) pool.
+    pub pool: Option<Pool>,
 }
 
 impl Default for Deflate {
@@ -72,6 +76,7 @@ impl Default for Deflate {
             peer_window_bits: WindowBits::MAX,
             own_takeover: Takeover::Allowed,
             peer_takeover: None,
+            pool: None,
         }
     }
 }
@@ -131,6 +136,18 @@ impl Deflate {
     pub fn peer_takeover(mut self, takeover: impl Into<Option<Takeover>>) -> Self {
         self.peer_takeover = takeover.into();
         self
+    }
+
+    /// Sets where compressors and decompressors come from; `None` is the [global](Pool::global)
+    /// pool. Default: `None`.
+    #[must_use]
+    pub fn pool(mut self, pool: impl Into<Option<Pool>>) -> Self {
+        self.pool = pool.into();
+        self
+    }
+
+    pub(crate) fn pool_or_global(&self) -> &Pool {
+        self.pool.as_ref().unwrap_or_else(|| Pool::global())
     }
 
     /// Whether the peer of an end with this role may keep its window.

@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use crate::{Connection, frame::OpCode};
+use crate::{Connection, frame::OpCode, stream::encoder::Head};
 
 impl Connection {
     /// Whether a pong or a probe waits.
@@ -35,7 +35,7 @@ impl Connection {
         if probe {
             let number = self.probe.newest.to_be_bytes();
             self.encoder
-                .frame(&mut control, OpCode::Ping, true, &number);
+                .frame(&mut control, Head::whole(OpCode::Ping), &number);
         }
         if self.outgoing.len() == 0 {
             self.outgoing

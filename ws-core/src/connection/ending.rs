@@ -38,6 +38,9 @@ impl Connection {
         let encoder = self.encoder;
         self.outgoing
             .write(|buffer| encoder.close(buffer, close.as_ref()));
+        if let Some(compression) = &mut self.compression {
+            compression.stop_sending();
+        }
         self.end.get_or_insert_default().sent = Some(close.into());
     }
 
@@ -53,6 +56,7 @@ impl Connection {
             rare.close_due = None;
         }
         self.decoder = Decoder::default();
+        self.compression = None;
         if end.sent.is_some() {
             return;
         }

@@ -4,7 +4,10 @@ use std::marker::PhantomData;
 
 use bytes::Bytes;
 
-use crate::{Connection, SendError, connection::MESSAGE_OVERHEAD, frame::OpCode};
+use crate::{
+    Compress, Connection, SendError, connection::MESSAGE_OVERHEAD, frame::OpCode,
+    stream::encoder::Head,
+};
 
 /// A message that is sent in fragments (RFC 6455 §5.4): [`push`](Self::push) as often as
 /// needed, then [`finish`](Self::finish).
@@ -12,6 +15,9 @@ use crate::{Connection, SendError, connection::MESSAGE_OVERHEAD, frame::OpCode};
 /// There is no other way to send fragments, so they cannot be misordered, and no other message
 /// can come between them: [`Connection::send`] refuses while one is unfinished. Pings, pongs and
 /// a Close may. A message that is dropped unfinished stays so; then only closing is left.
+///
+/// Where compression was agreed on, the message is compressed if its first fragment is as large as
+/// the threshold of the settings, or as [`compress`](Self::compress) says.
 ///
 /// ```
 /// use bytes::{Buf, Bytes};
@@ -28,6 +34,9 @@ use crate::{Connection, SendError, connection::MESSAGE_OVERHEAD, frame::OpCode};
 #[must_use = "a message that is started has to be finished"]
 pub struct Fragments<P> {
     opcode: OpCode,
+    compress: Compress,
+    /// Known from the first fragment on.
+    is_compressed: bool,
     payload: PhantomData<fn(P)>,
 }
 
@@ -35,8 +44,16 @@ impl<P> Fragments<P> {
     pub(super) fn new(opcode: OpCode) -> Self {
         Self {
             opcode,
+            compress: Compress::Auto,
+            is_compressed: false,
             payload: PhantomData,
         }
+    }
+
+    /// Sets whether the message is compressed, before its first fragment.
+    pub fn compress(mut self, compress: Compress) -> Self {
+        self.compress = compress;
+        self
     }
 }
 
@@ -66,7 +83,7 @@ impl<P: Into<Bytes>> Fragments<P> {
     /// [`SendError::Closed`] as for [`Connection::send`]. The last fragment is taken above the
     /// high-water mark too.
     pub fn finish(
-        self,
+        mut self,
         connection: &mut Connection,
         payload: impl Into<P>,
     ) -> Result<(), SendError> {
@@ -76,11 +93,20 @@ impl<P: Into<Bytes>> Fragments<P> {
         Ok(())
     }
 
-    fn write(&self, connection: &mut Connection, payload: P, fin: bool) {
+    fn write(&mut self, connection: &mut Connection, payload: P, fin: bool) {
         let payload = payload.into();
         connection.outgoing_cost += payload.len() + MESSAGE_OVERHEAD;
-        connection
-            .encoder
-            .data(&mut connection.outgoing, self.opcode, fin, &payload);
+        let (encoder, out) = (connection.encoder, &mut connection.outgoing);
+        let opcode = self.opcode;
+        if let Some(compression) = &mut connection.compression {
+            if opcode != OpCode::Continuation {
+                self.is_compressed = compression.begins_fragments(payload.len(), self.compress);
+            }
+            if self.is_compressed {
+                return compression.fragment(encoder, out, (opcode, fin), &payload);
+            }
+        }
+        let rsv1 = false;
+        encoder.data(out, Head { opcode, fin, rsv1 }, &payload);
     }
 }

@@ -14,8 +14,10 @@ const TICKS: u32 = 4;
 /// What a tick found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tick {
-    /// Nothing to do.
+    /// It is not time yet.
     Wait,
+    /// A quarter of the interval has passed, and nothing is wrong.
+    Quarter,
     /// The peer has been silent for the whole interval: ask for a sign of life.
     Ask,
     /// The peer has not answered in time.
@@ -123,7 +125,7 @@ impl Heartbeat {
                     due: Some(after(now, step(interval))),
                     quiet,
                 };
-                Tick::Wait
+                Tick::Quarter
             }
             State::Awaiting { due: Some(due) } if now >= due && !paused => Tick::Dead,
             _ => Tick::Wait,
@@ -162,7 +164,7 @@ mod tests {
             }
             now = now.max(due);
             let tick = heartbeat.tick(now, INTERVAL, false);
-            if tick != Tick::Wait {
+            if !matches!(tick, Tick::Wait | Tick::Quarter) {
                 return (tick, now - from);
             }
         }

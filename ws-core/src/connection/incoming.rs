@@ -6,8 +6,9 @@ use std::mem;
 use bytes::Buf;
 
 use crate::{
-    CloseCode, CloseFrame, Connection, Event, ProtocolError, Role, frame::OpCode,
-    stream::decoder::Decoder,
+    CloseCode, CloseFrame, Connection, Event, ProtocolError, Role,
+    frame::OpCode,
+    stream::{decoder::Decoder, deflate::Compression, encoder::Head},
 };
 
 /// How many bytes of pongs wait at most: a burst of pings is answered one by one, as peers
@@ -67,7 +68,12 @@ impl Connection {
     /// Parses until the inbox is full or the input used up.
     fn parse_some(&mut self, input: &mut &[u8]) {
         while !input.is_empty() && !self.is_deaf() && (!self.may_pause() || self.has_room()) {
-            match self.decoder.decode(input, self.role, &self.config) {
+            let compression = self.compression.as_deref_mut();
+            let inflater = compression.map(Compression::inflater);
+            match self
+                .decoder
+                .decode(input, self.role, &self.config, inflater)
+            {
                 Ok(Some(event)) => self.on_event(event),
                 Ok(None) => return,
                 Err(error) => return self.reject(error),
@@ -133,7 +139,7 @@ impl Connection {
             // Pong frame for only the most recently processed Ping frame."
             pongs.clear();
         }
-        encoder.frame(pongs, OpCode::Pong, true, payload);
+        encoder.frame(pongs, Head::whole(OpCode::Pong), payload);
     }
 
     fn on_pong(&mut self, payload: &[u8]) {
@@ -156,6 +162,9 @@ impl Connection {
     fn end_input(&mut self, last_word: LastWord) {
         // What is left of a message under way is of no use.
         self.decoder = Decoder::default();
+        if let Some(compression) = &mut self.compression {
+            compression.stop_receiving();
+        }
         self.rare().last_word = Some(last_word);
         // An application that has closed counts on no answers, and one that discards on nothing.
         if self.inbox.is_empty() || self.end.is_some() {

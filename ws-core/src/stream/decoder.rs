@@ -4,6 +4,9 @@
 //! own buffer. Anything else makes [`Progress`]: one contiguous buffer for the message under way,
 //! and the place where parsing stopped, so that no byte is looked at twice. The buffer grows with
 //! the bytes that arrive, never with what a header promises. Between messages there is nothing.
+//!
+//! A compressed message is inflated as it arrives, and its compressed bytes are kept nowhere. The
+//! limit on messages is for what comes out.
 
 use std::mem;
 
@@ -12,7 +15,7 @@ use bytes::Bytes;
 use crate::{
     CloseCode, CloseFrame, Config, Event, Message, ProtocolError, Role, Utf8Bytes,
     frame::{FrameHeader, OpCode, mask},
-    stream::utf8,
+    stream::{deflate::Inflater, utf8},
 };
 
 /// From this many missing bytes of a frame on, they are worth reading straight into the message:
@@ -21,6 +24,9 @@ const READ_IN_PLACE: usize = 16 << 10;
 
 /// The room offered for a read into the message.
 const READ_STEP: usize = 64 << 10;
+
+/// How much of a compressed payload is unmasked at a time, in bytes.
+const UNMASKED: usize = 2 << 10;
 
 #[derive(Debug, Default)]
 pub(crate) struct Decoder {
@@ -40,6 +46,8 @@ struct Progress {
     valid: usize,
     /// The kind of the message under way.
     kind: Option<Kind>,
+    /// Whether the message under way is compressed.
+    compressed: bool,
     /// The payload of a control frame, which may arrive in pieces amid a message.
     control: Vec<u8>,
     /// The frame whose payload is awaited.
@@ -77,16 +85,17 @@ impl Decoder {
         input: &mut &[u8],
         role: Role,
         limits: &Config,
+        mut inflater: Option<&mut Inflater>,
     ) -> Result<Option<Event>, ProtocolError> {
         if self.progress.is_none() {
             if input.is_empty() {
                 return Ok(None);
             }
-            if let Some(event) = whole_message(input, role, limits)? {
+            if let Some(event) = whole_message(input, role, limits, inflater.as_deref_mut())? {
                 return Ok(Some(event));
             }
         }
-        self.decode_in_part(input, role, limits)
+        self.decode_in_part(input, role, limits, inflater)
     }
 
     /// [`decode`](Self::decode) for what does not lie there as one whole message.
@@ -95,9 +104,10 @@ impl Decoder {
         input: &mut &[u8],
         role: Role,
         limits: &Config,
+        inflater: Option<&mut Inflater>,
     ) -> Result<Option<Event>, ProtocolError> {
         let progress = self.progress.get_or_insert_default();
-        let event = progress.decode(input, role, limits)?;
+        let event = progress.decode(input, role, limits, inflater)?;
         if progress.is_nothing() {
             self.progress = None;
         }
@@ -108,6 +118,9 @@ impl Decoder {
     /// missing that it is worth reading straight into it.
     pub(crate) fn read_buf(&mut self) -> Option<&mut Vec<u8>> {
         let progress = self.progress.as_mut()?;
+        if progress.compressed {
+            return None;
+        }
         let frame = progress.frame.filter(|frame| !frame.opcode.is_control())?;
         let message = &mut progress.message;
         let appended = message.len().saturating_sub(progress.taken);
@@ -171,6 +184,7 @@ fn whole_message(
     input: &mut &[u8],
     role: Role,
     limits: &Config,
+    inflater: Option<&mut Inflater>,
 ) -> Result<Option<Event>, ProtocolError> {
     let Some((header, header_len)) = FrameHeader::parse(input)? else {
         return Ok(None);
@@ -180,17 +194,39 @@ fn whole_message(
         OpCode::Binary if header.fin => Kind::Binary,
         _ => return Ok(None),
     };
-    let len = judge(header, 0, role, limits)?;
+    let len = judge(header, role, limits, inflater.is_some())?;
+    if !header.rsv1 {
+        fits(len, 0, limits)?;
+    }
     let Some((payload, rest)) = input
         .get(header_len..)
         .and_then(|input| input.split_at_checked(len))
     else {
         return Ok(None);
     };
-    let mut message = payload.to_vec();
-    if let Some(key) = header.mask {
-        mask::apply(&mut message, key, 0);
-    }
+    let message = match inflater {
+        Some(inflater) if header.rsv1 => {
+            let mut message = Vec::new();
+            let limit = limits.max_message_size;
+            let result = inflate(inflater, payload, (header.mask, 0), &mut message, limit)
+                .and_then(|()| inflater.finish(&mut message, limit));
+            if let Err(error) = result {
+                // What is not text is found before that, as it is byte by byte.
+                return Err(match kind {
+                    Kind::Text => utf8::validate(&message, &mut 0).err().unwrap_or(error),
+                    Kind::Binary => error,
+                });
+            }
+            message
+        }
+        _ => {
+            let mut message = payload.to_vec();
+            if let Some(key) = header.mask {
+                mask::apply(&mut message, key, 0);
+            }
+            message
+        }
+    };
     *input = rest;
     let message = match kind {
         Kind::Text if !utf8::is_valid(&message) => {
@@ -202,14 +238,36 @@ fn whole_message(
     Ok(Some(Event::Message(message)))
 }
 
-/// Judges a header by the role and by the limits, before any of its payload is taken. Returns the
-/// size of the payload. `before` is the size of the message's fragments so far.
+/// Inflates a piece of a payload, masked with this key from this place on, behind what there is of
+/// the message.
+fn inflate(
+    inflater: &mut Inflater,
+    payload: &[u8],
+    (key, done): (Option<[u8; 4]>, usize),
+    message: &mut Vec<u8>,
+    limit: usize,
+) -> Result<(), ProtocolError> {
+    let Some(key) = key else {
+        return inflater.push(payload, message, limit);
+    };
+    let mut unmasked = [0; UNMASKED];
+    for (number, piece) in payload.chunks(UNMASKED).enumerate() {
+        let unmasked = unmasked.get_mut(..piece.len()).unwrap_or_default();
+        unmasked.copy_from_slice(piece);
+        mask::apply(unmasked, key, done + number * UNMASKED);
+        inflater.push(unmasked, message, limit)?;
+    }
+    Ok(())
+}
+
+/// Judges a header by the role and by the limit on frames, before any of its payload is taken.
+/// Returns the size of the payload.
 #[inline]
 fn judge(
     header: FrameHeader,
-    before: usize,
     role: Role,
     limits: &Config,
+    inflates: bool,
 ) -> Result<usize, ProtocolError> {
     // RFC 6455 §5.1: "a server MUST close a connection upon receiving a frame that is not
     // masked [...] A client MUST close a connection if it detects a masked frame", whatever the
@@ -219,8 +277,8 @@ fn judge(
         (Role::Client, Some(_)) => return Err(ProtocolError::MaskedServerFrame),
         _ => {}
     }
-    // No extension is negotiated that uses it.
-    if header.rsv1 {
+    // RFC 7692 §6.2: on the first frame of a message, if compression was agreed on.
+    if header.rsv1 && !(inflates && matches!(header.opcode, OpCode::Text | OpCode::Binary)) {
         return Err(ProtocolError::ReservedBits);
     }
     let size = header.payload_len;
@@ -234,12 +292,23 @@ fn judge(
     {
         return Err(ProtocolError::FrameTooBig { size, max });
     }
-    let max = limits.max_message_size;
-    if len > max.saturating_sub(before) || len as u64 != size {
-        let size = size.saturating_add(before as u64);
+    if len as u64 != size {
+        let max = limits.max_message_size;
         return Err(ProtocolError::MessageTooBig { size, max });
     }
     Ok(len)
+}
+
+/// Judges the size of a payload by the limit on messages. `before` is the size of the message's
+/// fragments so far.
+#[inline]
+fn fits(len: usize, before: usize, limits: &Config) -> Result<(), ProtocolError> {
+    let max = limits.max_message_size;
+    if len > max.saturating_sub(before) {
+        let size = (len as u64).saturating_add(before as u64);
+        return Err(ProtocolError::MessageTooBig { size, max });
+    }
+    Ok(())
 }
 
 impl Progress {
@@ -248,12 +317,13 @@ impl Progress {
         input: &mut &[u8],
         role: Role,
         limits: &Config,
+        mut inflater: Option<&mut Inflater>,
     ) -> Result<Option<Event>, ProtocolError> {
         loop {
             let frame = match self.frame.take() {
                 Some(frame) => frame,
                 None => match self.next_header(input)? {
-                    Some(header) => self.begin(header, role, limits)?,
+                    Some(header) => self.begin(header, role, limits, inflater.is_some())?,
                     None => return Ok(None),
                 },
             };
@@ -263,6 +333,10 @@ impl Progress {
             *input = rest;
             let event = if frame.opcode.is_control() {
                 self.control_payload(frame, chunk)?
+            } else if self.compressed
+                && let Some(inflater) = &mut inflater
+            {
+                self.compressed_payload(frame, chunk, inflater, limits.max_message_size)?
             } else {
                 self.grow(chunk.len(), frame, limits);
                 self.message.extend_from_slice(chunk);
@@ -321,8 +395,9 @@ impl Progress {
         header: FrameHeader,
         role: Role,
         limits: &Config,
+        inflates: bool,
     ) -> Result<Frame, ProtocolError> {
-        let missing = judge(header, self.message.len(), role, limits)?;
+        let missing = judge(header, role, limits, inflates)?;
         let kind = match header.opcode {
             OpCode::Text => Some(Kind::Text),
             OpCode::Binary => Some(Kind::Binary),
@@ -336,6 +411,10 @@ impl Progress {
                 return Err(ProtocolError::NewMessageInFragments);
             }
             self.kind = kind;
+            self.compressed = header.rsv1;
+        }
+        if !header.opcode.is_control() && !self.compressed {
+            fits(missing, self.message.len(), limits)?;
         }
         Ok(Frame {
             opcode: header.opcode,
@@ -384,15 +463,51 @@ impl Progress {
         if !frame.fin {
             return Ok(None);
         }
+        self.message_event().map(Some)
+    }
+
+    /// Unmasks, inflates and validates a piece of a compressed message.
+    fn compressed_payload(
+        &mut self,
+        mut frame: Frame,
+        chunk: &[u8],
+        inflater: &mut Inflater,
+        limit: usize,
+    ) -> Result<Option<Event>, ProtocolError> {
+        let place = (frame.key, frame.done);
+        let mut result = inflate(inflater, chunk, place, &mut self.message, limit);
+        frame.done += chunk.len();
+        frame.missing -= chunk.len();
+        let is_end = frame.missing == 0 && frame.fin;
+        if result.is_ok() && is_end {
+            result = inflater.finish(&mut self.message, limit);
+        }
+        self.taken = self.message.len();
+        if self.kind == Some(Kind::Text) {
+            utf8::validate(&self.message, &mut self.valid)?;
+        }
+        result?;
+        if frame.missing > 0 {
+            self.frame = Some(frame);
+        }
+        if is_end {
+            return self.message_event().map(Some);
+        }
+        Ok(None)
+    }
+
+    /// The message that has come to its end.
+    fn message_event(&mut self) -> Result<Event, ProtocolError> {
         let payload = Bytes::from(mem::take(&mut self.message));
         let valid = mem::take(&mut self.valid);
         self.taken = 0;
-        Ok(Some(Event::Message(match self.kind.take() {
+        self.compressed = false;
+        Ok(Event::Message(match self.kind.take() {
             // The last character must be whole, however the message was cut.
             Some(Kind::Text) if valid != payload.len() => return Err(ProtocolError::InvalidUtf8),
             Some(Kind::Text) => Message::Text(Utf8Bytes::from_validated(payload)),
             _ => Message::Binary(payload),
-        })))
+        }))
     }
 
     /// Takes a piece of a control frame's payload.

@@ -46,73 +46,23 @@
 //! or a context, the sizes on the wire betray the secret piece by piece (CRIME, BREACH). Send
 //! such messages uncompressed.
 
+mod compression;
 mod compressor;
 mod decompressor;
-mod pool;
+pub(crate) mod pool;
 mod prepared;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
 mod tests;
 
-use std::{error::Error, fmt};
-
-use crate::CloseCode;
-
 pub(crate) use self::{
-    compressor::{Context, Deflater, Outcome, Settings, Wish},
+    compression::Compression,
+    compressor::{Context, Deflater, Outcome, Settings},
     decompressor::Inflater,
-    pool::{Pool, PoolConfig, ShelfStatistics, Statistics},
+    pool::Pool,
     prepared::Deflated,
 };
 
 /// What a flush ends with, and what is therefore not sent (RFC 7692 §7.2.1).
 const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
-
-/// The peer's compressed message cannot be taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum InflateError {
-    /// More comes out than the limit allows. The rest was not decompressed.
-    TooBig {
-        /// The limit, in bytes.
-        max: usize,
-    },
-    /// It is not DEFLATE, refers to what is not there, or ends within a block.
-    Invalid,
-    /// It has more final blocks than its size can explain.
-    TooManyFinalBlocks,
-}
-
-impl InflateError {
-    /// The code of the Close frame that answers this error (RFC 6455 §7.4.1).
-    ///
-    /// RFC 7692 names none for data that is not DEFLATE. 1007 is the code for a message whose
-    /// data is "not consistent with the type of the message": the frames are in order, what they
-    /// carry is not.
-    pub(crate) fn close_code(self) -> CloseCode {
-        match self {
-            Self::TooBig { .. } => CloseCode::MESSAGE_TOO_BIG,
-            Self::Invalid => CloseCode::INVALID_PAYLOAD,
-            Self::TooManyFinalBlocks => CloseCode::PROTOCOL_ERROR,
-        }
-    }
-}
-
-impl fmt::Display for InflateError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::TooBig { max } => {
-                write!(
-                    f,
-                    "message decompresses to more than the limit of {max} bytes"
-                )
-            }
-            Self::Invalid => f.write_str("compressed message is not valid deflate data"),
-            Self::TooManyFinalBlocks => {
-                f.write_str("compressed message has too many final blocks for its size")
-            }
-        }
-    }
-}
-
-impl Error for InflateError {}

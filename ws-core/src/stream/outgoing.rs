@@ -37,9 +37,9 @@ struct References {
 impl Outgoing {
     /// Appends frames encoded by `write`.
     #[inline]
-    pub(crate) fn write(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(crate) fn write<T>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
         self.compact();
-        write(&mut self.buffer);
+        write(&mut self.buffer)
     }
 
     /// Appends a payload by reference.

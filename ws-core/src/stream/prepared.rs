@@ -1,14 +1,15 @@
 //! A message that is encoded once for many connections.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
 use crate::{
-    Message, Role,
+    Compress, Message, Role,
     frame::OpCode,
     stream::{
-        encoder::Encoder,
+        deflate::{Compression, Deflated},
+        encoder::{Encoder, Head},
         outgoing::{BY_REFERENCE, Outgoing},
     },
 };
@@ -18,6 +19,10 @@ use crate::{
 /// Frames of a server are the same bytes for every receiver, so all connections share one copy.
 /// Cloning is cheap. A client has to mask each frame afresh (RFC 6455 §5.3), so there it costs
 /// what an ordinary message costs.
+///
+/// It is compressed once too, by the first connection that has agreed on compression, from a
+/// window of its own. Every connection whose window covers it sends that, and then forgets its
+/// own window, for it has not seen what the peer has.
 ///
 /// ```
 /// use bytes::Buf;
@@ -37,19 +42,39 @@ pub struct PreparedMessage(Arc<Prepared>);
 #[derive(Debug)]
 struct Prepared {
     message: Message,
-    /// Header and payload as a server sends them.
+    compress: Compress,
+    /// Header and payload as a server sends them, or of a large message the header.
     frame: Bytes,
+    /// `None` where compressing does not pay.
+    deflated: OnceLock<Option<Deflated>>,
 }
 
 impl PreparedMessage {
     /// Encodes a message.
     pub fn new(message: impl Into<Message>) -> Self {
-        let message = message.into();
-        let mut frame = Vec::new();
+        Self::with(message.into(), Compress::Auto)
+    }
+
+    /// Encodes a message that is not to be compressed: see [`Compress::Never`].
+    pub fn uncompressed(message: impl Into<Message>) -> Self {
+        Self::with(message.into(), Compress::Never)
+    }
+
+    fn with(message: Message, compress: Compress) -> Self {
         let server = Encoder::new(Role::Server);
-        server.frame(&mut frame, opcode(&message), true, message.as_bytes());
-        let frame = frame.into();
-        Self(Arc::new(Prepared { message, frame }))
+        let mut frame = Vec::new();
+        let head = Head::whole(opcode(&message));
+        if message.len() < BY_REFERENCE {
+            server.frame(&mut frame, head, message.as_bytes());
+        } else {
+            server.head(&mut frame, head, message.len());
+        }
+        Self(Arc::new(Prepared {
+            message,
+            compress,
+            frame: frame.into(),
+            deflated: OnceLock::new(),
+        }))
     }
 
     /// The message.
@@ -57,14 +82,57 @@ impl PreparedMessage {
         &self.0.message
     }
 
-    pub(crate) fn write(&self, encoder: Encoder, out: &mut Outgoing) {
+    /// Compresses it now, and not when the first connection sends it: for a large message that is
+    /// sent under a lock. The window, the level and the pool are those of `settings`. A message
+    /// below their threshold stays as it is.
+    #[cfg(feature = "deflate")]
+    pub fn deflate(&self, settings: &crate::Deflate) {
+        let message = self.message();
+        if self.0.compress != Compress::Never && message.len() >= settings.threshold {
+            self.0.deflated.get_or_init(|| {
+                Deflated::new(
+                    message.as_bytes(),
+                    settings.own_window_bits.get(),
+                    settings.level.get(),
+                    settings.pool_or_global(),
+                )
+            });
+        }
+    }
+
+    pub(crate) fn write(
+        &self,
+        encoder: Encoder,
+        compression: Option<&mut Compression>,
+        out: &mut Outgoing,
+    ) {
+        let Prepared {
+            message,
+            compress,
+            frame,
+            deflated,
+        } = &*self.0;
+        let head = Head::whole(opcode(message));
+        if let Some(compression) = compression
+            && *compress != Compress::Never
+            && compression.wants(message.len())
+            && let Some(deflated) = deflated.get_or_init(|| compression.deflate(message.as_bytes()))
+        {
+            if compression.adopt(deflated) {
+                return encoder.data(out, head.compressed(), deflated.payload());
+            }
+            // Its window is smaller than the message reaches.
+            if compression.message(encoder, out, head.opcode, message.as_bytes(), *compress) {
+                return;
+            }
+        }
         if encoder.masks() {
-            let message = &self.0.message;
-            out.write(|buffer| encoder.frame(buffer, opcode(message), true, message.as_bytes()));
-        } else if self.0.frame.len() < BY_REFERENCE {
-            out.write(|buffer| buffer.extend_from_slice(&self.0.frame));
+            encoder.data(out, head, message.payload());
         } else {
-            out.push(self.0.frame.clone());
+            out.write(|buffer| buffer.extend_from_slice(frame));
+            if message.len() >= BY_REFERENCE {
+                out.push(message.payload().clone());
+            }
         }
     }
 }

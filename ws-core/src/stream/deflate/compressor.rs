@@ -1,10 +1,11 @@
 //! Compression of what is sent: RFC 7692 §7.2.1.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
-use flate2::{Compress, Compression, FlushCompress};
+use flate2::{Compression, FlushCompress};
 
 use super::{TAIL, pool::Pool};
+use crate::Compress;
 
 /// How a connection compresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,15 +42,6 @@ pub(crate) enum Context {
     Fresh,
 }
 
-/// Which messages to compress.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wish {
-    /// Where it is likely to pay: from [`min_size`](Settings::min_size) on, and if it shrinks.
-    WhereItPays,
-    /// This one, even if it grows.
-    Always,
-}
-
 /// What came of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a compressed message needs the bit RSV1, and must be sent"]
@@ -63,7 +55,7 @@ pub(crate) enum Outcome {
 
 /// Compresses the messages of one direction of one connection.
 pub(crate) struct Deflater {
-    pool: Arc<Pool>,
+    pool: Pool,
     settings: Settings,
     /// Kept from the last message. It has seen nothing that the peer has not.
     kept: Option<Box<Compressor>>,
@@ -72,7 +64,7 @@ pub(crate) struct Deflater {
 }
 
 impl Deflater {
-    pub(crate) fn new(pool: Arc<Pool>, settings: Settings) -> Self {
+    pub(crate) fn new(pool: Pool, settings: Settings) -> Self {
         Self {
             pool,
             settings,
@@ -85,10 +77,13 @@ impl Deflater {
     pub(crate) fn compress(
         &mut self,
         message: &[u8],
-        wish: Wish,
+        compress: Compress,
         payload: &mut Vec<u8>,
     ) -> Outcome {
-        if wish == Wish::WhereItPays && message.len() < self.settings.min_size.max(2) {
+        let must_shrink = compress == Compress::Auto;
+        if compress == Compress::Never
+            || must_shrink && message.len() < self.settings.min_size.max(2)
+        {
             return Outcome::NotWorthIt;
         }
         self.messages = self.messages.saturating_add(1);
@@ -97,7 +92,7 @@ impl Deflater {
             Some(compressor) => (compressor, true),
             None => (self.spare(), false),
         };
-        if compressor.compress(message, wish, payload) == Outcome::NotWorthIt {
+        if compressor.compress(message, must_shrink, payload) == Outcome::NotWorthIt {
             payload.truncate(start);
             // It has seen what the peer will not: the next message starts afresh.
             if kept {
@@ -121,7 +116,7 @@ impl Deflater {
     /// Whether it pays is not asked, because the size of the message is not known.
     pub(crate) fn compress_fragment(&mut self, piece: &[u8], fin: bool, payload: &mut Vec<u8>) {
         let start = payload.len();
-        if self.compress(piece, Wish::Always, payload) == Outcome::NotWorthIt {
+        if self.compress(piece, Compress::Always, payload) == Outcome::NotWorthIt {
             payload.truncate(start);
             store(piece, payload);
         }
@@ -149,11 +144,15 @@ impl Deflater {
     }
 
     /// Whether the next message may refer to earlier ones.
-    pub(crate) fn keeps_context(&self) -> bool {
+    #[cfg(test)]
+    pub(super) fn keeps_context(&self) -> bool {
         self.kept.is_some()
     }
 
-    #[cfg(test)]
+    pub(super) fn settings(&self) -> Settings {
+        self.settings
+    }
+
     pub(super) fn pool(&self) -> &Pool {
         &self.pool
     }
@@ -183,7 +182,7 @@ impl fmt::Debug for Deflater {
 ///
 /// The buffer is there because flate2 zeroes whatever uninitialised room it is given.
 pub(crate) struct Compressor {
-    zlib: Compress,
+    zlib: flate2::Compress,
     window_bits: u8,
     level: u8,
     chunk: Box<[u8]>,
@@ -195,7 +194,7 @@ impl Compressor {
     pub(super) fn new(window_bits: u8, level: u8) -> Self {
         let (window_bits, level) = normal(window_bits, level);
         Self {
-            zlib: Compress::new_with_window_bits(
+            zlib: flate2::Compress::new_with_window_bits(
                 Compression::new(u32::from(level)),
                 false,
                 window_bits,
@@ -225,7 +224,7 @@ impl Compressor {
     pub(super) fn compress(
         &mut self,
         message: &[u8],
-        wish: Wish,
+        must_shrink: bool,
         payload: &mut Vec<u8>,
     ) -> Outcome {
         if message.is_empty() {
@@ -234,12 +233,13 @@ impl Compressor {
             return Outcome::Compressed;
         }
         let start = payload.len();
-        let max = match wish {
-            Wish::WhereItPays => start + message.len() - 1 + TAIL.len(),
-            Wish::Always => usize::MAX,
+        let max = if must_shrink {
+            start + message.len() - 1 + TAIL.len()
+        } else {
+            usize::MAX
         };
         let mut rest = message;
-        if wish == Wish::WhereItPays
+        if must_shrink
             && message.len() >= TRIAL_FROM
             && let Some((trial, behind)) = message.split_at_checked(TRIAL)
         {
@@ -315,7 +315,7 @@ pub(super) fn difference(after: u64, before: u64) -> usize {
 }
 
 /// From this many messages between two ticks on, a connection is busy enough to keep one of the
-/// few compressors. With the default keepalive that is nearly one a second.
+/// few compressors. With the default keepalive a tick comes every five seconds.
 const BUSY: u8 = 16;
 
 /// Room for what a message of 16 to 32 KiB becomes.

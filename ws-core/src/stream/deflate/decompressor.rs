@@ -1,10 +1,11 @@
 //! Decompression of what arrives: RFC 7692 §7.2.2.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
 use flate2::{Decompress, FlushDecompress, Status};
 
-use super::{InflateError, TAIL, compressor::difference, pool::Pool};
+use super::{TAIL, compressor::difference, pool::Pool};
+use crate::ProtocolError;
 
 /// Decompresses the messages of one direction of one connection.
 ///
@@ -12,7 +13,7 @@ use super::{InflateError, TAIL, compressor::difference, pool::Pool};
 /// to its end; between messages there is nothing, or, if the peer's context takeover was
 /// negotiated, the bytes of its window.
 pub(crate) struct Inflater {
-    pool: Arc<Pool>,
+    pool: Pool,
     /// Lent while a message is under way.
     state: Option<Box<Decompressor>>,
     /// The last bytes of earlier messages, at most `window_size`.
@@ -23,7 +24,7 @@ pub(crate) struct Inflater {
 
 impl Inflater {
     /// For a peer that was told, or has said, that it takes no context over (RFC 7692 §7.1.1).
-    pub(crate) fn new(pool: Arc<Pool>) -> Self {
+    pub(crate) fn new(pool: Pool) -> Self {
         Self::with_window_size(pool, 0)
     }
 
@@ -31,11 +32,11 @@ impl Inflater {
     /// `window_bits`: 8 to 15, and the nearest of them for anything else (RFC 7692 §7.1.2).
     ///
     /// It costs that many bytes for each connection, from the first messages on.
-    pub(crate) fn with_context(pool: Arc<Pool>, window_bits: u8) -> Self {
+    pub(crate) fn with_context(pool: Pool, window_bits: u8) -> Self {
         Self::with_window_size(pool, 1 << window_bits.clamp(8, 15))
     }
 
-    fn with_window_size(pool: Arc<Pool>, window_size: usize) -> Self {
+    fn with_window_size(pool: Pool, window_size: usize) -> Self {
         Self {
             pool,
             state: None,
@@ -47,17 +48,18 @@ impl Inflater {
     /// Decompresses a piece of a message's payload, cut anywhere, behind what is in `message`.
     ///
     /// `message` is the message and nothing else: empty before the first piece, and the same for
-    /// all of them. It grows with what comes out, never beyond `limit` + 1 bytes.
+    /// all of them. It grows with what comes out, never beyond `limit` + 1 bytes, and after an
+    /// error it holds what came out before.
     ///
     /// # Errors
     ///
-    /// See [`InflateError`]. Nothing that follows makes sense then.
+    /// It is beyond the limit or not DEFLATE. Nothing that follows makes sense then.
     pub(crate) fn push(
         &mut self,
         compressed: &[u8],
         message: &mut Vec<u8>,
         limit: usize,
-    ) -> Result<(), InflateError> {
+    ) -> Result<(), ProtocolError> {
         if compressed.is_empty() {
             return Ok(());
         }
@@ -78,12 +80,12 @@ impl Inflater {
     ///
     /// # Errors
     ///
-    /// See [`InflateError`].
+    /// Those of [`push`](Self::push).
     pub(crate) fn finish(
         &mut self,
         message: &mut Vec<u8>,
         limit: usize,
-    ) -> Result<(), InflateError> {
+    ) -> Result<(), ProtocolError> {
         // A payload of no bytes at all is not what RFC 7692 §7.2.3.6 makes of an empty message,
         // but it is what senders make of it that cut the tail off a flush that wrote nothing.
         let Some(mut state) = self.state.take() else {
@@ -101,6 +103,14 @@ impl Inflater {
         result
     }
 
+    /// Forgets everything: nothing more comes.
+    pub(super) fn stop(&mut self) {
+        if let Some(state) = self.state.take() {
+            self.pool.take_decompressor(state);
+        }
+        self.window = Vec::new();
+    }
+
     #[cfg(test)]
     pub(super) fn pool(&self) -> &Pool {
         &self.pool
@@ -111,7 +121,7 @@ impl Inflater {
         self.window.capacity()
     }
 
-    fn spare(&self) -> Result<Box<Decompressor>, InflateError> {
+    fn spare(&self) -> Result<Box<Decompressor>, ProtocolError> {
         let mut state = self.pool.decompressor();
         state.set_window(&self.window)?;
         Ok(state)
@@ -132,9 +142,7 @@ impl Inflater {
 
 impl Drop for Inflater {
     fn drop(&mut self) {
-        if let Some(state) = self.state.take() {
-            self.pool.take_decompressor(state);
-        }
+        self.stop();
     }
 }
 
@@ -182,13 +190,13 @@ impl Decompressor {
         self.restarts = 0;
     }
 
-    fn set_window(&mut self, window: &[u8]) -> Result<(), InflateError> {
+    fn set_window(&mut self, window: &[u8]) -> Result<(), ProtocolError> {
         if window.is_empty() {
             return Ok(());
         }
         match self.zlib.set_dictionary(window) {
             Ok(_) => Ok(()),
-            Err(_) => Err(InflateError::Invalid),
+            Err(_) => Err(ProtocolError::InvalidDeflate),
         }
     }
 
@@ -203,7 +211,7 @@ impl Decompressor {
         message: &mut Vec<u8>,
         limit: usize,
         window: &[u8],
-    ) -> Result<(), InflateError> {
+    ) -> Result<(), ProtocolError> {
         loop {
             if self.ended {
                 if input.is_empty() {
@@ -214,43 +222,46 @@ impl Decompressor {
             // One byte beyond the limit, so that a message of just that size can end.
             let room = limit.saturating_add(1).saturating_sub(message.len());
             let room = room.min(self.chunk.len());
-            let (taken, made) = self.step(input, room)?;
+            let (taken, made, is_valid) = self.step(input, room);
             append(message, self.chunk.get(..made).unwrap_or_default(), limit);
             self.made += made;
             if message.len() > limit {
-                return Err(InflateError::TooBig { max: limit });
+                return Err(too_big(limit));
+            }
+            if !is_valid {
+                return Err(ProtocolError::InvalidDeflate);
             }
             input = input.get(taken..).unwrap_or_default();
             if input.is_empty() && made < room {
                 return Ok(());
             }
             if taken == 0 && made == 0 && !self.ended {
-                return Err(InflateError::Invalid);
+                return Err(ProtocolError::InvalidDeflate);
             }
         }
     }
 
-    /// One call of zlib: how much it took, and how much lies in `chunk`.
-    fn step(&mut self, input: &[u8], room: usize) -> Result<(usize, usize), InflateError> {
+    /// One call of zlib: how much it took, how much lies in `chunk`, and whether what it took is
+    /// DEFLATE. What comes before that is not is there.
+    fn step(&mut self, input: &[u8], room: usize) -> (usize, usize, bool) {
         let (total_in, total_out) = (self.zlib.total_in(), self.zlib.total_out());
         let chunk = self.chunk.get_mut(..room).unwrap_or_default();
-        match self.zlib.decompress(input, chunk, FlushDecompress::Sync) {
-            Ok(status) => self.ended = matches!(status, Status::StreamEnd),
-            Err(_) => return Err(InflateError::Invalid),
-        }
-        Ok((
+        let result = self.zlib.decompress(input, chunk, FlushDecompress::Sync);
+        self.ended = matches!(result, Ok(Status::StreamEnd));
+        (
             difference(self.zlib.total_in(), total_in),
             difference(self.zlib.total_out(), total_out),
-        ))
+            result.is_ok(),
+        )
     }
 
     /// Goes on behind a final block, with the window as it was: RFC 7692 §7.2.3.4 allows such
     /// blocks, and says nothing of a new window.
     #[cold]
-    fn restart(&mut self, message: &[u8], window: &[u8]) -> Result<(), InflateError> {
+    fn restart(&mut self, message: &[u8], window: &[u8]) -> Result<(), ProtocolError> {
         self.restarts += 1;
         if self.restarts > FREE_RESTARTS.max(self.made / BYTES_FOR_A_RESTART) {
-            return Err(InflateError::TooManyFinalBlocks);
+            return Err(ProtocolError::TooManyFinalBlocks);
         }
         self.zlib.reset(false);
         self.ended = false;
@@ -265,7 +276,7 @@ impl Decompressor {
         message: &mut Vec<u8>,
         limit: usize,
         window: &[u8],
-    ) -> Result<(), InflateError> {
+    ) -> Result<(), ProtocolError> {
         if self.ended {
             // The sender of a final block should have put one more octet behind it
             // (RFC 7692 §7.2.3.4). Nothing is missing without.
@@ -279,14 +290,14 @@ impl Decompressor {
         // but nothing comes out of such a block, and where it has ended an empty final one is
         // read as what it is.
         if self.made != made {
-            return Err(InflateError::Invalid);
+            return Err(ProtocolError::InvalidDeflate);
         }
         if self.ended {
             return Ok(());
         }
-        match self.step(EMPTY_FINAL_BLOCK, CHUNK)? {
-            (2, 0) if self.ended => Ok(()),
-            _ => Err(InflateError::Invalid),
+        match self.step(EMPTY_FINAL_BLOCK, CHUNK) {
+            (2, 0, true) if self.ended => Ok(()),
+            _ => Err(ProtocolError::InvalidDeflate),
         }
     }
 }
@@ -300,6 +311,14 @@ fn append(message: &mut Vec<u8>, made: &[u8], limit: usize) {
         message.reserve_exact(capacity - message.len());
     }
     message.extend_from_slice(made);
+}
+
+/// The rest was not decompressed.
+pub(super) fn too_big(limit: usize) -> ProtocolError {
+    ProtocolError::MessageTooBig {
+        size: (limit as u64).saturating_add(1),
+        max: limit,
+    }
 }
 
 /// At most `len` bytes from the end.

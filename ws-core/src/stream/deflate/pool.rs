@@ -1,19 +1,22 @@
 //! The pool: compressors and decompressors that no message uses at the moment.
 //!
 //! A compressor is worth keeping, because making one costs more than compressing a short message,
-//! and is too big to keep one for each connection. So there is a bounded number of them for all
-//! connections of a layer: *spare* ones, which wait here for any message, and *kept* ones, which
-//! stay with a busy connection between its messages, together with their context.
+//! and is too big to keep one for each connection. So there is a bounded number of them for many
+//! connections: *spare* ones, which wait here for any message, and *kept* ones, which stay with a
+//! busy connection between its messages, together with their context.
 //!
 //! Nothing is taken away from a connection: who finds no spare state makes one, and when it comes
 //! back to a full shelf it is freed. What lies here is reset before the next one uses it.
 
 use std::{
     fmt,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
 };
 
 use super::{compressor::Compressor, decompressor::Decompressor};
+
+/// The pool of all connections that name no other.
+static GLOBAL: LazyLock<Pool> = LazyLock::new(Pool::default);
 
 /// How many states a [`Pool`] holds at most.
 ///
@@ -23,17 +26,18 @@ use super::{compressor::Compressor, decompressor::Decompressor};
 /// | [`spare_compressors`](Self::spare_compressors) | 4 | the same |
 /// | [`spare_decompressors`](Self::spare_decompressors) | 8 | 63 KiB |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PoolConfig {
+#[non_exhaustive]
+pub struct PoolConfig {
     /// How many connections at a time may keep their compressor between messages. Another
     /// connection compresses each message on its own, at the price of a reset and of the ratio
     /// that the context would have brought.
-    pub(crate) kept_compressors: usize,
+    pub kept_compressors: usize,
     /// How many compressors wait for a message. Messages that are compressed at the same moment,
     /// at most one for each thread, take one each.
-    pub(crate) spare_compressors: usize,
+    pub spare_compressors: usize,
     /// How many decompressors wait for a message. Messages under way take one each: those whose
     /// frames come in several reads, and one for each thread.
-    pub(crate) spare_decompressors: usize,
+    pub spare_decompressors: usize,
 }
 
 impl Default for PoolConfig {
@@ -46,32 +50,80 @@ impl Default for PoolConfig {
     }
 }
 
+impl PoolConfig {
+    /// The default numbers.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets how many connections at a time may keep their compressor between messages. Default:
+    /// 16.
+    #[must_use]
+    pub fn kept_compressors(mut self, count: usize) -> Self {
+        self.kept_compressors = count;
+        self
+    }
+
+    /// Sets how many compressors wait for a message. Default: 4.
+    #[must_use]
+    pub fn spare_compressors(mut self, count: usize) -> Self {
+        self.spare_compressors = count;
+        self
+    }
+
+    /// Sets how many decompressors wait for a message. Default: 8.
+    #[must_use]
+    pub fn spare_decompressors(mut self, count: usize) -> Self {
+        self.spare_decompressors = count;
+        self
+    }
+}
+
 /// What a [`Pool`] holds, and what it has done so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Statistics {
+#[non_exhaustive]
+pub struct PoolStatistics {
     /// Compressors that connections keep now.
-    pub(crate) kept_compressors: usize,
+    pub kept_compressors: usize,
     /// The spare compressors.
-    pub(crate) compressors: ShelfStatistics,
+    pub compressors: ShelfStatistics,
     /// The spare decompressors.
-    pub(crate) decompressors: ShelfStatistics,
+    pub decompressors: ShelfStatistics,
 }
 
-/// One half of [`Statistics`].
+/// One half of [`PoolStatistics`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ShelfStatistics {
+#[non_exhaustive]
+pub struct ShelfStatistics {
     /// States that lie here now.
-    pub(crate) spare: usize,
+    pub spare: usize,
     /// How often a spare state was found.
-    pub(crate) hits: u64,
+    pub hits: u64,
     /// How often one had to be made.
-    pub(crate) misses: u64,
+    pub misses: u64,
     /// How often one was freed, because the shelf was full or it had failed.
-    pub(crate) dropped: u64,
+    pub dropped: u64,
 }
 
-/// The spare states of the connections of a layer, which share it in an `Arc`.
-pub(crate) struct Pool {
+/// The compressors and decompressors that many connections share.
+///
+/// A compressor has hundreds of KiB, so connections hold one only while they are busy. A clone is
+/// the same pool. Connections use the one in their
+/// [`Deflate::pool`](crate::deflate::Deflate::pool), or the [global](Self::global) one.
+///
+/// ```
+/// use ws_core::deflate::{Deflate, Pool, PoolConfig};
+///
+/// // More context for a server with many busy connections: up to 38 MB.
+/// let pool = Pool::new(PoolConfig::new().kept_compressors(100));
+/// let settings = Deflate::new().pool(pool.clone());
+/// assert_eq!(pool.statistics().kept_compressors, 0);
+/// # let _ = settings;
+/// ```
+#[derive(Clone)]
+pub struct Pool(Arc<Inner>);
+
+struct Inner {
     config: PoolConfig,
     /// Held for a few instructions: nothing is made, reset or freed under it.
     shelves: Mutex<Shelves>,
@@ -96,12 +148,18 @@ impl Shelves {
 }
 
 impl Pool {
-    /// An empty pool.
-    pub(crate) fn new(config: PoolConfig) -> Self {
-        Self {
+    /// An empty pool. It fills as messages come.
+    pub fn new(config: PoolConfig) -> Self {
+        Self(Arc::new(Inner {
             config,
             shelves: Mutex::default(),
-        }
+        }))
+    }
+
+    /// The pool of the process, with the default numbers: for all connections whose settings name
+    /// no other.
+    pub fn global() -> &'static Self {
+        &GLOBAL
     }
 
     /// A compressor that refers to nothing.
@@ -120,11 +178,11 @@ impl Pool {
     /// Lets the connection keep `compressor`, or takes it when enough of them are kept.
     pub(crate) fn keep(&self, compressor: Box<Compressor>) -> Option<Box<Compressor>> {
         let mut shelves = self.shelves();
-        if shelves.kept_compressors < self.config.kept_compressors {
+        if shelves.kept_compressors < self.0.config.kept_compressors {
             shelves.kept_compressors += 1;
             return Some(compressor);
         }
-        let surplus = shelves.put(compressor, &self.config);
+        let surplus = shelves.put(compressor, &self.0.config);
         drop((shelves, surplus));
         None
     }
@@ -133,13 +191,13 @@ impl Pool {
     pub(crate) fn take_kept(&self, compressor: Box<Compressor>) {
         let mut shelves = self.shelves();
         shelves.kept_compressors = shelves.kept_compressors.saturating_sub(1);
-        let surplus = shelves.put(compressor, &self.config);
+        let surplus = shelves.put(compressor, &self.0.config);
         drop((shelves, surplus));
     }
 
     /// Takes a compressor back after one message.
     pub(crate) fn take_compressor(&self, compressor: Box<Compressor>) {
-        let surplus = self.shelves().put(compressor, &self.config);
+        let surplus = self.shelves().put(compressor, &self.0.config);
         drop(surplus);
     }
 
@@ -158,14 +216,14 @@ impl Pool {
         let surplus = self
             .shelves()
             .decompressors
-            .put(decompressor, self.config.spare_decompressors);
+            .put(decompressor, self.0.config.spare_decompressors);
         drop(surplus);
     }
 
     /// What the pool holds, and what it has done so far.
-    pub(crate) fn statistics(&self) -> Statistics {
+    pub fn statistics(&self) -> PoolStatistics {
         let shelves = self.shelves();
-        Statistics {
+        PoolStatistics {
             kept_compressors: shelves.kept_compressors,
             compressors: shelves.compressors.statistics(),
             decompressors: shelves.decompressors.statistics(),
@@ -174,7 +232,10 @@ impl Pool {
 
     fn shelves(&self) -> MutexGuard<'_, Shelves> {
         // Nothing under the lock leaves it half done.
-        self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0
+            .shelves
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -184,10 +245,19 @@ impl Default for Pool {
     }
 }
 
+/// The same pool, or not.
+impl PartialEq for Pool {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Pool {}
+
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool")
-            .field("config", &self.config)
+            .field("config", &self.0.config)
             .field("statistics", &self.statistics())
             .finish_non_exhaustive()
     }

@@ -2,10 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{
-    compressor::{Outcome, Wish},
-    pool::Pool,
-};
+use super::{compressor::Outcome, pool::Pool};
 
 /// The payload of a message that was compressed from a fresh context.
 ///
@@ -28,7 +25,7 @@ impl Deflated {
         let outcome = if message.len() < 2 {
             Outcome::NotWorthIt
         } else {
-            compressor.compress(message, Wish::WhereItPays, &mut payload)
+            compressor.compress(message, true, &mut payload)
         };
         pool.take_compressor(compressor);
         (outcome == Outcome::Compressed).then(|| Self {

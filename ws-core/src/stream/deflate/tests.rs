@@ -1,18 +1,22 @@
 //! Tests of the codec in bytes, by RFC 7692's sections, and of what must hold for all of them.
 
-use std::{hint::black_box, sync::Arc, time::Instant};
+use std::{hint::black_box, time::Instant};
 
 use proptest::{collection::vec, prelude::*, sample::Index};
 
 use super::{
-    Context, Deflated, Deflater, InflateError, Inflater, Outcome, Pool, PoolConfig, Settings,
-    ShelfStatistics, Statistics, TAIL, Wish, compressor::store, reference,
+    Context, Deflated, Deflater, Inflater, Outcome, Pool, Settings, TAIL,
+    compressor::store,
+    decompressor::too_big,
+    pool::{PoolConfig, PoolStatistics, ShelfStatistics},
+    reference,
 };
+use crate::{CloseCode, Compress, ProtocolError};
 
 const LIMIT: usize = 1 << 20;
 
-fn pool() -> Arc<Pool> {
-    Arc::default()
+fn pool() -> Pool {
+    Pool::default()
 }
 
 fn bytes(hex: &str) -> Vec<u8> {
@@ -27,7 +31,7 @@ fn inflate_pieces<'piece>(
     inflater: &mut Inflater,
     pieces: impl IntoIterator<Item = &'piece [u8]>,
     limit: usize,
-) -> Result<Vec<u8>, InflateError> {
+) -> Result<Vec<u8>, ProtocolError> {
     let mut message = Vec::new();
     for piece in pieces {
         inflater.push(piece, &mut message, limit)?;
@@ -36,11 +40,11 @@ fn inflate_pieces<'piece>(
     Ok(message)
 }
 
-fn inflate(inflater: &mut Inflater, payload: &[u8]) -> Result<Vec<u8>, InflateError> {
+fn inflate(inflater: &mut Inflater, payload: &[u8]) -> Result<Vec<u8>, ProtocolError> {
     inflate_pieces(inflater, [payload], LIMIT)
 }
 
-fn inflate_alone(payload: &[u8]) -> Result<Vec<u8>, InflateError> {
+fn inflate_alone(payload: &[u8]) -> Result<Vec<u8>, ProtocolError> {
     inflate(&mut Inflater::new(pool()), payload)
 }
 
@@ -59,7 +63,7 @@ fn deflater(window_bits: u8, context: Context) -> Deflater {
 
 fn deflate(deflater: &mut Deflater, message: &[u8]) -> Vec<u8> {
     let mut payload = Vec::new();
-    let outcome = deflater.compress(message, Wish::Always, &mut payload);
+    let outcome = deflater.compress(message, Compress::Always, &mut payload);
     assert_eq!(outcome, Outcome::Compressed);
     payload
 }
@@ -117,7 +121,7 @@ fn a_message_refers_to_the_window_that_was_taken_over() {
     assert_eq!(inflate(&mut inflater, &first).unwrap(), b"Hello");
     let second = [0xf2, 0x00, 0x11, 0x00, 0x00];
     assert_eq!(inflate(&mut inflater, &second).unwrap(), b"Hello");
-    assert_eq!(inflate_alone(&second), Err(InflateError::Invalid));
+    assert_eq!(inflate_alone(&second), Err(ProtocolError::InvalidDeflate));
 }
 
 #[test]
@@ -226,7 +230,10 @@ fn a_window_reaches_over_a_final_block_into_earlier_messages() {
 #[test]
 fn a_flood_of_final_blocks_is_refused_unless_much_comes_out() {
     let flood = [0x03, 0x00].repeat(100_000);
-    assert_eq!(inflate_alone(&flood), Err(InflateError::TooManyFinalBlocks));
+    assert_eq!(
+        inflate_alone(&flood),
+        Err(ProtocolError::TooManyFinalBlocks)
+    );
     // As a sender writes it that finishes a stream for each flush.
     let mut payload = Vec::new();
     for _ in 0..2000 {
@@ -236,7 +243,7 @@ fn a_flood_of_final_blocks_is_refused_unless_much_comes_out() {
         payload.extend([8; 512]);
     }
     let message = inflate_pieces(&mut Inflater::new(pool()), [&payload[..]], 4 * LIMIT);
-    assert_eq!(message, Err(InflateError::TooManyFinalBlocks));
+    assert_eq!(message, Err(ProtocolError::TooManyFinalBlocks));
     let mut payload = Vec::new();
     for _ in 0..2000 {
         payload.extend([0x01, 0x00, 0x04, 0xff, 0xfb]);
@@ -253,14 +260,14 @@ fn a_message_that_ends_within_a_block_is_refused() {
     let hello = [0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00];
     for end in 1..hello.len() - 1 {
         let result = inflate_alone(&hello[..end]);
-        assert_eq!(result, Err(InflateError::Invalid), "{end} octets");
+        assert_eq!(result, Err(ProtocolError::InvalidDeflate), "{end} octets");
     }
     let stored = [
         0x00, 0x05, 0x00, 0xfa, 0xff, 0x48, 0x65, 0x6c, 0x6c, 0x6f, 0x00,
     ];
     for end in 2..stored.len() - 1 {
         let result = inflate_alone(&stored[..end]);
-        assert_eq!(result, Err(InflateError::Invalid), "{end} octets");
+        assert_eq!(result, Err(ProtocolError::InvalidDeflate), "{end} octets");
     }
 }
 
@@ -269,7 +276,7 @@ fn a_tail_that_should_have_been_removed_is_refused() {
     let hello = [
         0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0x00, 0x00, 0xff, 0xff,
     ];
-    assert_eq!(inflate_alone(&hello), Err(InflateError::Invalid));
+    assert_eq!(inflate_alone(&hello), Err(ProtocolError::InvalidDeflate));
 }
 
 #[test]
@@ -280,29 +287,22 @@ fn what_is_not_deflate_is_refused_wherever_it_is_cut() {
         &[0x04, 0xff, 0xff, 0xff, 0xff],                   // impossible tables
         &[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0x06], // behind a final block
     ] {
-        assert_eq!(inflate_alone(payload), Err(InflateError::Invalid));
+        assert_eq!(inflate_alone(payload), Err(ProtocolError::InvalidDeflate));
         let pieces = payload.chunks(1);
         let result = inflate_pieces(&mut Inflater::new(pool()), pieces, LIMIT);
-        assert_eq!(result, Err(InflateError::Invalid));
+        assert_eq!(result, Err(ProtocolError::InvalidDeflate));
     }
 }
 
 #[test]
 fn errors_know_their_close_code() {
-    assert_eq!(u16::from(InflateError::Invalid.close_code()), 1007);
-    assert_eq!(
-        u16::from(InflateError::TooBig { max: 1 }.close_code()),
-        1009
-    );
-    assert_eq!(
-        u16::from(InflateError::TooManyFinalBlocks.close_code()),
-        1002
-    );
-    let text = InflateError::TooBig { max: 7 }.to_string();
-    assert_eq!(
-        text,
-        "message decompresses to more than the limit of 7 bytes"
-    );
+    for (error, code) in [
+        (ProtocolError::InvalidDeflate, CloseCode::INVALID_PAYLOAD),
+        (too_big(1), CloseCode::MESSAGE_TOO_BIG),
+        (ProtocolError::TooManyFinalBlocks, CloseCode::PROTOCOL_ERROR),
+    ] {
+        assert_eq!(error.close_code(), code);
+    }
 }
 
 // Limits
@@ -316,7 +316,7 @@ fn a_message_of_the_limit_passes_and_one_byte_more_does_not() {
             let message = inflate_pieces(&mut inflater, payload.chunks(chunk), len);
             assert_eq!(message.unwrap().len(), len);
             let message = inflate_pieces(&mut inflater, payload.chunks(chunk), len - 1);
-            assert_eq!(message, Err(InflateError::TooBig { max: len - 1 }));
+            assert_eq!(message, Err(too_big(len - 1)));
         }
     }
     let payload = deflate(&mut deflater(15, Context::Fresh), b"");
@@ -339,7 +339,7 @@ fn a_bomb_stops_at_the_limit_without_more_memory_than_that() {
         let start = Instant::now();
         let result = inflater.push(&bomb, &mut message, limit);
         assert!(start.elapsed().as_secs() < 5, "the whole takes longer");
-        assert_eq!(result, Err(InflateError::TooBig { max: limit }));
+        assert_eq!(result, Err(too_big(limit)));
         assert_eq!(message.len(), limit + 1);
         assert!(message.capacity() <= limit + 1, "{}", message.capacity());
         assert_eq!(inflater.pool().statistics().decompressors.spare, 1);
@@ -367,7 +367,7 @@ fn a_message_keeps_no_more_memory_than_it_needs() {
 #[test]
 fn a_distance_before_the_message_is_refused_on_a_reused_state() {
     let pool = pool();
-    let mut inflater = Inflater::new(Arc::clone(&pool));
+    let mut inflater = Inflater::new(pool.clone());
     let secret = deflate(&mut deflater(15, Context::Fresh), &b"secret ".repeat(6000));
     // "a", then three bytes from two, from 7, from 32,768 bytes back: static codes by hand.
     for distance in [2, 7, 32_768] {
@@ -382,12 +382,16 @@ fn a_distance_before_the_message_is_refused_on_a_reused_state() {
         for chunk in [1, payload.len()] {
             let pieces = payload.chunks(chunk);
             let result = inflate_pieces(&mut inflater, pieces, LIMIT);
-            assert_eq!(result, Err(InflateError::Invalid), "distance {distance}");
+            assert_eq!(
+                result,
+                Err(ProtocolError::InvalidDeflate),
+                "distance {distance}"
+            );
         }
         let behind_final = [&[0x03, 0x00][..], &payload].concat();
         assert_eq!(
             inflate(&mut inflater, &behind_final),
-            Err(InflateError::Invalid)
+            Err(ProtocolError::InvalidDeflate)
         );
     }
     assert_eq!(
@@ -433,11 +437,11 @@ fn literal_then_match(distance: u16) -> Vec<u8> {
 fn a_pooled_compressor_refers_to_nothing_of_its_last_user() {
     let pool = pool();
     let first = deflate(
-        &mut Deflater::new(Arc::clone(&pool), Settings::default()),
+        &mut Deflater::new(pool.clone(), Settings::default()),
         &json(1),
     );
     let second = deflate(
-        &mut Deflater::new(Arc::clone(&pool), Settings::default()),
+        &mut Deflater::new(pool.clone(), Settings::default()),
         &json(1),
     );
     assert_eq!(first, second);
@@ -484,11 +488,11 @@ fn short_messages_and_those_that_do_not_shrink_are_left_alone() {
         noise(70_000),
         noise(200_000),
     ] {
-        let outcome = deflater.compress(&message, Wish::WhereItPays, &mut payload);
+        let outcome = deflater.compress(&message, Compress::Auto, &mut payload);
         assert_eq!(outcome, Outcome::NotWorthIt);
         assert_eq!(payload, b"before");
     }
-    let outcome = deflater.compress(&[b'a'; 256], Wish::WhereItPays, &mut payload);
+    let outcome = deflater.compress(&[b'a'; 256], Compress::Auto, &mut payload);
     assert_eq!(outcome, Outcome::Compressed);
     assert_eq!(inflate_alone(&payload[6..]).unwrap(), [b'a'; 256]);
 }
@@ -511,7 +515,7 @@ fn an_attempt_that_was_not_sent_is_not_referred_to() {
     let payload = deflate(&mut sender, &json(0));
     assert_eq!(inflate(&mut inflater, &payload).unwrap(), json(0));
     let unsent = noise(5000);
-    let outcome = sender.compress(&unsent, Wish::WhereItPays, &mut Vec::new());
+    let outcome = sender.compress(&unsent, Compress::Auto, &mut Vec::new());
     assert_eq!(outcome, Outcome::NotWorthIt);
     assert!(!sender.keeps_context());
     // It would shrink to a few bytes if it referred to the attempt.
@@ -535,7 +539,7 @@ fn a_compressor_that_gave_up_amid_its_output_is_as_good_as_new() {
         let expected = deflate(&mut new(), message);
         for len in (9_000..65_000).step_by(500) {
             let mut payload = Vec::new();
-            let outcome = sender.compress(&noise[..len], Wish::WhereItPays, &mut payload);
+            let outcome = sender.compress(&noise[..len], Compress::Auto, &mut payload);
             assert_eq!(outcome, Outcome::NotWorthIt);
             let payload = deflate(&mut sender, message);
             assert!(
@@ -553,8 +557,7 @@ fn a_large_message_whose_beginning_shrinks_is_compressed_whole() {
     let message = [json(0).repeat(40), json(1).repeat(100)].concat();
     assert!(message.len() > 100_000);
     let mut payload = Vec::new();
-    let outcome =
-        deflater(12, Context::Elastic).compress(&message, Wish::WhereItPays, &mut payload);
+    let outcome = deflater(12, Context::Elastic).compress(&message, Compress::Auto, &mut payload);
     assert_eq!(outcome, Outcome::Compressed);
     assert_eq!(inflate_alone(&payload).unwrap(), message);
 }
@@ -564,9 +567,9 @@ fn a_large_message_whose_beginning_shrinks_is_compressed_whole() {
 #[test]
 fn busy_connections_keep_their_compressor_and_idle_ones_give_it_back() {
     let pool = pool();
-    assert_eq!(pool.statistics(), Statistics::default());
+    assert_eq!(pool.statistics(), PoolStatistics::default());
     assert_eq!(pool.statistics().compressors, ShelfStatistics::default());
-    let mut sender = Deflater::new(Arc::clone(&pool), Settings::default());
+    let mut sender = Deflater::new(pool.clone(), Settings::default());
     for _ in 0..20 {
         deflate(&mut sender, &json(0));
     }
@@ -599,9 +602,9 @@ fn the_pool_is_bounded_and_nobody_is_robbed() {
         spare_compressors: 1,
         spare_decompressors: 1,
     };
-    let pool = Arc::new(Pool::new(config));
+    let pool = Pool::new(config);
     let mut senders: Vec<_> = (0..5)
-        .map(|_| Deflater::new(Arc::clone(&pool), Settings::default()))
+        .map(|_| Deflater::new(pool.clone(), Settings::default()))
         .collect();
     for _ in 0..3 {
         for sender in &mut senders {
@@ -618,7 +621,7 @@ fn the_pool_is_bounded_and_nobody_is_robbed() {
     drop(senders);
     assert_eq!(pool.statistics().compressors.spare, 1);
     assert_eq!(pool.statistics().compressors.dropped, 2);
-    let mut inflaters = [(); 3].map(|()| Inflater::new(Arc::clone(&pool)));
+    let mut inflaters = [(); 3].map(|()| Inflater::new(pool.clone()));
     for inflater in &mut inflaters {
         inflater.push(&[0x00], &mut Vec::new(), 1).unwrap();
     }
@@ -633,7 +636,7 @@ fn a_compressor_is_only_reused_with_the_same_window_and_level() {
     let pool = pool();
     for (bits, level) in [(15, 1), (12, 1), (15, 6), (15, 1), (9, 1), (8, 1)] {
         let settings = settings(bits, level, Context::Fresh);
-        deflate(&mut Deflater::new(Arc::clone(&pool), settings), &json(0));
+        deflate(&mut Deflater::new(pool.clone(), settings), &json(0));
     }
     let statistics = pool.statistics().compressors;
     assert_eq!((statistics.misses, statistics.hits), (4, 2));
@@ -644,7 +647,7 @@ fn spare_states_that_are_no_longer_asked_for_make_way() {
     let pool = pool();
     for bits in (9..=15).chain([15]) {
         let settings = settings(bits, 1, Context::Fresh);
-        deflate(&mut Deflater::new(Arc::clone(&pool), settings), &json(0));
+        deflate(&mut Deflater::new(pool.clone(), settings), &json(0));
     }
     let statistics = pool.statistics().compressors;
     assert_eq!((statistics.spare, statistics.dropped), (4, 3));
@@ -658,9 +661,9 @@ fn the_pool_is_shared_by_threads() {
         for _ in 0..4 {
             scope.spawn(|| {
                 for number in 0..50 {
-                    let mut sender = Deflater::new(Arc::clone(&pool), Settings::default());
+                    let mut sender = Deflater::new(pool.clone(), Settings::default());
                     let payload = deflate(&mut sender, &json(number));
-                    let mut inflater = Inflater::new(Arc::clone(&pool));
+                    let mut inflater = Inflater::new(pool.clone());
                     assert_eq!(inflate(&mut inflater, &payload).unwrap(), json(number));
                 }
             });
@@ -795,7 +798,7 @@ fn any_message() -> impl Strategy<Value = Vec<u8>> {
 /// What may happen on a connection that sends.
 #[derive(Clone, Debug)]
 enum Step {
-    Message(Vec<u8>, Wish),
+    Message(Vec<u8>, Compress),
     Fragments(Vec<Vec<u8>>),
     Prepared(Vec<u8>),
     Tick,
@@ -803,7 +806,7 @@ enum Step {
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
-    let wish = prop_oneof![Just(Wish::WhereItPays), Just(Wish::Always)];
+    let wish = prop_oneof![Just(Compress::Auto), Just(Compress::Always)];
     prop_oneof![
         8 => (any_message(), wish).prop_map(|(message, wish)| Step::Message(message, wish)),
         3 => any_message().prop_map(Step::Prepared),
@@ -845,17 +848,17 @@ proptest! {
         steps in vec(any_step(), 1..8),
         cuts in vec(any::<Index>(), 0..6),
     ) {
-        let pool = Arc::new(Pool::new(PoolConfig {
+        let pool = Pool::new(PoolConfig {
             kept_compressors,
             ..PoolConfig::default()
-        }));
+        });
         // Whoever takes nothing over has told the other end so.
         let context = if receiver_takes_over { sender_context } else { Context::Fresh };
-        let mut sender = Deflater::new(Arc::clone(&pool), settings(bits, level, context));
+        let mut sender = Deflater::new(pool.clone(), settings(bits, level, context));
         let mut receiver = if receiver_takes_over {
-            Inflater::with_context(Arc::clone(&pool), bits)
+            Inflater::with_context(pool.clone(), bits)
         } else {
-            Inflater::new(Arc::clone(&pool))
+            Inflater::new(pool.clone())
         };
         let mut history = Vec::new();
         for step in steps {
@@ -872,10 +875,10 @@ proptest! {
                 Step::Message(message, wish) => {
                     let outcome = sender.compress(&message, wish, &mut payload);
                     if outcome == Outcome::NotWorthIt {
-                        prop_assert!(payload.is_empty() && wish == Wish::WhereItPays);
+                        prop_assert!(payload.is_empty() && wish == Compress::Auto);
                         continue;
                     }
-                    prop_assert!(wish == Wish::Always || payload.len() < message.len());
+                    prop_assert!(wish == Compress::Always || payload.len() < message.len());
                     message
                 }
                 Step::Fragments(pieces) => {
@@ -917,9 +920,9 @@ proptest! {
     ) {
         let pool = pool();
         let settings = settings(bits, level, Context::Fresh);
-        let mut reused = Deflater::new(Arc::clone(&pool), settings);
+        let mut reused = Deflater::new(pool.clone(), settings);
         for before in before {
-            let _ = reused.compress(&before, Wish::WhereItPays, &mut Vec::new());
+            let _ = reused.compress(&before, Compress::Auto, &mut Vec::new());
         }
         let payload = deflate(&mut reused, &message);
         prop_assert!(payload == deflate(&mut Deflater::new(self::pool(), settings), &message));
@@ -950,16 +953,16 @@ fn take_any_bytes(data: &[u8]) {
     let pool = pool();
     for bits in [None, Some(9), Some(15)] {
         let new = || match bits {
-            None => Inflater::new(Arc::clone(&pool)),
-            Some(bits) => Inflater::with_context(Arc::clone(&pool), bits),
+            None => Inflater::new(pool.clone()),
+            Some(bits) => Inflater::with_context(pool.clone(), bits),
         };
         let (mut whole, mut pieces) = (new(), new());
         for _ in 0..2 {
             // Whatever came before, a reused state reads what is right and refuses what is not.
-            let mut next = Inflater::new(Arc::clone(&pool));
+            let mut next = Inflater::new(pool.clone());
             assert_eq!(inflate(&mut next, &literal_then_match(1)).unwrap(), b"aaaa");
             let before = inflate(&mut next, &literal_then_match(2));
-            assert_eq!(before, Err(InflateError::Invalid));
+            assert_eq!(before, Err(ProtocolError::InvalidDeflate));
             let expected = inflate_pieces(&mut whole, [data], SMALL);
             let result = inflate_pieces(&mut pieces, data.chunks(1), SMALL);
             assert_eq!(expected, result);
@@ -1003,7 +1006,7 @@ fn price(messages: &[Vec<u8>], bits: u8, level: u8, context: Context) {
     let deflating = median(|| {
         for message in messages {
             payload.clear();
-            let outcome = sender.compress(black_box(message), Wish::WhereItPays, &mut payload);
+            let outcome = sender.compress(black_box(message), Compress::Auto, &mut payload);
             assert_eq!(outcome, Outcome::Compressed);
         }
     });
@@ -1011,8 +1014,8 @@ fn price(messages: &[Vec<u8>], bits: u8, level: u8, context: Context) {
     let pool = pool();
     let inflating = median(|| {
         let mut receiver = match context {
-            Context::Elastic => Inflater::with_context(Arc::clone(&pool), bits),
-            Context::Fresh => Inflater::new(Arc::clone(&pool)),
+            Context::Elastic => Inflater::with_context(pool.clone(), bits),
+            Context::Fresh => Inflater::new(pool.clone()),
         };
         for payload in &payloads {
             black_box(inflate(&mut receiver, black_box(payload)).unwrap());
