@@ -4,6 +4,8 @@
 //! | command | sends |
 //! |---|---|
 //! | `echo` | every message back, by the plain `recv`/`send` handler |
+//! | `deflate` | the same; both compress with clients that offer it |
+//! | `plain` | the same, never compressed |
 
 use std::time::Duration;
 
@@ -11,7 +13,8 @@ use tokio::runtime;
 use ws_examples::{Arguments, Failure, asked_to_end, listen};
 use ws_tower::{Config, Error, OriginPolicy, WebSocket, WebSocketLayer};
 
-const USAGE: &str = "load_target echo --listen ADDR [--threads N] [--max-message-size BYTES]
+const USAGE: &str =
+    "load_target echo|deflate|plain --listen ADDR [--threads N] [--max-message-size BYTES]
 
   --listen ADDR             where to listen; port 0 for a free one
   --threads N               threads of the runtime; 1 runs it on the main thread (default: one
@@ -30,14 +33,17 @@ fn main() -> Result<(), Failure> {
     if let Some(bytes) = largest {
         config = config.max_message_size(bytes);
     }
-    let sockets = WebSocketLayer::new()
-        .origins(OriginPolicy::dangerously_any())
-        .config(config);
-    let sockets = match command.as_deref() {
-        Some("echo") => sockets.route("/", echo).route("/{*path}", echo),
+    match command.as_deref() {
+        Some("echo" | "deflate") => {}
+        Some("plain") => config = config.deflate(None),
         Some(unknown) => return Err(usage(&format!("unknown command `{unknown}`"))),
         None => return Err(usage("which command?")),
-    };
+    }
+    let sockets = WebSocketLayer::new()
+        .origins(OriginPolicy::dangerously_any())
+        .config(config)
+        .route("/", echo)
+        .route("/{*path}", echo);
     let address = address.ok_or_else(|| usage("--listen is missing"))?;
     runtime(threads)?.block_on(serve(&address, sockets))
 }

@@ -247,4 +247,6 @@ pub use session::{NoHandler, Session};
 pub use socket::{Receiver, Sender, WebSocket, pair};
 pub use tracker::{Shutdown, Tracker};
 pub use upgrade::{PeerAddr, WebSocketUpgrade};
-pub use ws_core::{self, CloseCode, CloseFrame, Config, Message, PreparedMessage, Utf8Bytes};
+pub use ws_core::{
+    self, CloseCode, CloseFrame, Compress, Config, Message, PreparedMessage, Utf8Bytes,
+};

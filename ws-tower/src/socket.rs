@@ -14,7 +14,7 @@ use std::{
 
 use futures_core::Stream;
 use futures_sink::Sink;
-use ws_core::{CloseFrame, Config, Connection, Message, PreparedMessage, Role};
+use ws_core::{CloseFrame, Compress, Config, Connection, Message, PreparedMessage, Role};
 
 use crate::{Closed, Error, Session, TrySendError, session::state::Shared};
 
@@ -97,6 +97,25 @@ impl WebSocket {
         message: impl Into<Message>,
     ) -> impl Future<Output = Result<(), Error>> + Send {
         self.sender.send(message)
+    }
+
+    /// Sends a message as [`send`](Self::send) does, and says whether it is compressed, where that
+    /// was agreed on: [`Compress::Never`] for what holds a secret beside a stranger's text, or is
+    /// compressed already.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe, as [`send`](Self::send) is.
+    pub async fn send_with(
+        &self,
+        message: impl Into<Message>,
+        compress: Compress,
+    ) -> Result<(), Error> {
+        self.sender.send_with(message, compress).await
     }
 
     /// Sends a message that is encoded already, as [`send`](Self::send) does.

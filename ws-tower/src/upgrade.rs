@@ -388,6 +388,8 @@ impl WebSocketUpgrade {
             Some(Subprotocols { names, .. }) => offer.select_subprotocol(names),
             None => None,
         };
+        let config = self.options.config();
+        let offer = offer.clone().negotiate(&config).map_err(refuse)?;
         let (accepted, agreed) = offer
             .accept(chosen)
             .map_err(|error| Box::new(internal_error(&error.to_string())))?;
@@ -411,10 +413,9 @@ impl WebSocketUpgrade {
             response.headers_mut().append(name, value.clone());
         }
         let opening = agreed.opening();
-        let (subprotocol, _extensions) = agreed.into_parts();
+        let (subprotocol, extensions) = agreed.into_parts();
         about.subprotocol = subprotocol;
-        let config = self.options.config();
-        let mut connection = Connection::new(Role::Server, config);
+        let mut connection = Connection::new(Role::Server, config).with_extensions(&extensions);
         if opening == Opening::ExtendedConnect {
             connection = connection.without_pauses();
         }

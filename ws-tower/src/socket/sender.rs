@@ -12,7 +12,7 @@ use std::{
 
 use futures_sink::Sink;
 use tokio::time::Instant;
-use ws_core::{CloseCode, CloseFrame, Message, PreparedMessage, SendError};
+use ws_core::{CloseCode, CloseFrame, Compress, Message, PreparedMessage, SendError};
 
 use super::waiting::{Waiting, closed, cooperate, forget};
 use crate::{
@@ -55,6 +55,26 @@ impl Sender {
         Sending::new(&self.shared, message.into())
     }
 
+    /// Sends a message, compressed or not: see [`WebSocket::send_with`](crate::WebSocket::send_with).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe, as [`send`](Self::send) is.
+    pub async fn send_with(
+        &self,
+        message: impl Into<Message>,
+        compress: Compress,
+    ) -> Result<(), Error> {
+        let message = message.into();
+        let mut waiting = Waiting::new(&self.shared);
+        poll_fn(|cx| waiting.poll_send(cx, |connection| connection.send_with(&message, compress)))
+            .await
+    }
+
     /// Sends a message that is encoded already: see [`WebSocket::send_prepared`](crate::WebSocket::send_prepared).
     ///
     /// # Errors
@@ -76,9 +96,15 @@ impl Sender {
     /// [`TrySendError`] with the message.
     pub fn try_send(&self, message: impl Into<Message>) -> Result<(), TrySendError> {
         let message = message.into();
+        let apart = compressed_apart(&self.shared, &message);
         let session = {
             let mut state = self.shared.lock();
-            match state.connection.send_ref(&message) {
+            let connection = &mut state.connection;
+            let sent = match &apart {
+                Some(prepared) => connection.send_prepared(prepared),
+                None => connection.send_ref(&message),
+            };
+            match sent {
                 Ok(()) => state.nudge(),
                 Err(SendError::Full) => return Err(TrySendError::Full(message)),
                 Err(_) => return Err(TrySendError::Closed(message)),
@@ -234,10 +260,16 @@ impl Sink<Message> for Sender {
     }
 
     fn start_send(self: Pin<&mut Self>, message: Message) -> Result<(), Error> {
+        let apart = compressed_apart(&self.shared, &message);
         let session = {
             let mut state = self.shared.lock();
+            let connection = &mut state.connection;
             // Whoever was told that there is room may have been overtaken: one message more.
-            match state.connection.send_promised(&message) {
+            let sent = match &apart {
+                Some(prepared) => connection.send_prepared_promised(prepared),
+                None => connection.send_promised(&message),
+            };
+            match sent {
                 Ok(()) => state.nudge(),
                 Err(_) => return Err(state.cause()),
             }
@@ -287,14 +319,20 @@ impl fmt::Debug for Sender {
 /// The future of [`Sender::send`]: no larger than what it holds, for it lies in the handler's own
 /// future, which every idle connection has.
 struct Sending<'a> {
-    message: Message,
+    message: Queued,
     waiting: Waiting<'a>,
+}
+
+/// What is to be queued.
+enum Queued {
+    Message(Message),
+    Prepared(PreparedMessage),
 }
 
 impl<'a> Sending<'a> {
     fn new(shared: &'a Shared, message: Message) -> Self {
         Self {
-            message,
+            message: Queued::Message(message),
             waiting: Waiting::new(shared),
         }
     }
@@ -305,10 +343,42 @@ impl Future for Sending<'_> {
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        let Self { message, waiting } = self.get_mut();
+        let Self {
+            message: queued,
+            waiting,
+        } = self.get_mut();
         let shared = waiting.shared;
+        if let Queued::Message(message) = queued
+            && let Some(prepared) = compressed_apart(shared, message)
+        {
+            *queued = Queued::Prepared(prepared);
+        }
         cooperate(shared, cx, |cx| {
-            waiting.poll_send(cx, |connection| connection.send_ref(message))
+            waiting.poll_send(cx, |connection| match queued {
+                Queued::Message(message) => connection.send_ref(message),
+                Queued::Prepared(message) => connection.send_prepared(message),
+            })
         })
     }
 }
+
+/// Compresses a large message outside the lock, where the connection would under it: a megabyte
+/// takes some milliseconds, and meanwhile nobody could receive, nor a ping be answered.
+#[inline]
+fn compressed_apart(shared: &Shared, message: &Message) -> Option<PreparedMessage> {
+    #[cfg(feature = "deflate")]
+    if message.len() >= LARGE {
+        let settings = shared.lock().connection.deflate()?;
+        let prepared = PreparedMessage::new(message.clone());
+        prepared.deflate(&settings);
+        return Some(prepared);
+    }
+    #[cfg(not(feature = "deflate"))]
+    let _ = (shared, message);
+    None
+}
+
+/// From this many bytes on, a message is compressed outside the lock. It then refers to no
+/// earlier message, which costs a large one nothing.
+#[cfg(feature = "deflate")]
+const LARGE: usize = 64 << 10;
