@@ -10,7 +10,10 @@ use std::{
 
 use bytes::Buf;
 use http::Request;
-use ws_core::{Config, Connection, Event, Role, handshake::server::Offer};
+use ws_core::{
+    Config, Connection, Event, Role,
+    handshake::{extensions::Extensions, server::Offer},
+};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip_while(|argument| argument != "--listen");
@@ -27,8 +30,8 @@ fn serve(mut stream: TcpStream) -> Result<(), Box<dyn Error>> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(config.handshake_timeout))?;
     stream.set_write_timeout(config.write_timeout)?;
-    let behind = accept(&stream)?;
-    let mut connection = Connection::new(Role::Server, config);
+    let (extensions, behind) = accept(&stream, &config)?;
+    let mut connection = Connection::new(Role::Server, config).with_extensions(&extensions);
     connection.receive(&behind);
     while !connection.is_done() {
         while connection.is_writable()
@@ -80,8 +83,12 @@ fn unless_late(result: io::Result<usize>) -> io::Result<Option<usize>> {
     }
 }
 
-/// Answers the opening handshake (RFC 6455 §4.2), and returns the bytes that came behind it.
-fn accept(mut stream: &TcpStream) -> Result<Vec<u8>, Box<dyn Error>> {
+/// Answers the opening handshake (RFC 6455 §4.2), and returns what was agreed on beside the bytes
+/// that came behind it.
+fn accept(
+    mut stream: &TcpStream,
+    config: &Config,
+) -> Result<(Extensions, Vec<u8>), Box<dyn Error>> {
     let mut head = BufReader::new(stream.take(16 << 10));
     let mut lines = head.by_ref().lines().map_while(Result::ok);
     let start = lines.next().unwrap_or_default();
@@ -98,11 +105,12 @@ fn accept(mut stream: &TcpStream) -> Result<Vec<u8>, Box<dyn Error>> {
         request = request.header(name, value.trim());
     }
     let (parts, ()) = request.body(())?.into_parts();
-    let (response, _) = Offer::from_request(&parts)?.accept(None)?;
+    let offer = Offer::from_request(&parts)?.negotiate(config)?;
+    let (response, accepted) = offer.accept(None)?;
     write!(stream, "HTTP/1.1 {}\r\n", response.status())?;
     for (name, value) in response.headers() {
         write!(stream, "{name}: {}\r\n", value.to_str()?)?;
     }
     write!(stream, "\r\n")?;
-    Ok(head.buffer().to_vec())
+    Ok((accepted.extensions().clone(), head.buffer().to_vec()))
 }

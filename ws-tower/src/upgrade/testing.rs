@@ -70,8 +70,9 @@ impl TestClient {
     ///
     /// There is no tokio runtime.
     pub fn finish<B>(self, response: &Response<B>) -> Result<WebSocket, Refusal> {
-        let (subprotocol, _) = self.handshake.finish(response)?.into_parts();
+        let (subprotocol, extensions) = self.handshake.finish(response)?.into_parts();
         let connection = Connection::new(Role::Client, Config::default());
+        let connection = connection.with_extensions(&extensions);
         let about = About {
             subprotocol,
             ..About::default()
