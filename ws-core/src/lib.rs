@@ -118,11 +118,18 @@
 //! | at the root | what a caller names: [`Message`], [`Utf8Bytes`], [`CloseFrame`], [`Config`], the errors |
 //! | errors | [`ProtocolError`]: the peer's fault; [`ConnectionError`]: how a connection failed; [`SendError`]: the caller's; [`Rejection`](handshake::server::Rejection) and [`Refusal`](handshake::client::Refusal): no connection |
 //!
+//! # Features
+//!
+//! The feature `blocking` adds `blocking`: a socket on blocking I/O, over any `Read + Write`, and a
+//! client and a server on [`std::net`]. The feature `rustls` adds `wss` to it.
+//!
 //! The feature `deflate` has the handshake agree on permessage-deflate (RFC 7692), if
 //! `Config::deflate` asks for it. A [`Connection`] does not compress yet, so it is off by default.
 #![deny(unsafe_code)]
 #![warn(clippy::indexing_slicing)]
 
+#[cfg(feature = "blocking")]
+pub mod blocking;
 mod close;
 mod config;
 pub mod connection;
