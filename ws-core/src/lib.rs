@@ -118,12 +118,20 @@
 //! | at the root | what a caller names: [`Message`], [`Utf8Bytes`], [`CloseFrame`], [`Config`], the errors |
 //! | errors | [`ProtocolError`]: the peer's fault; [`ConnectionError`]: how a connection failed; [`SendError`]: the caller's; [`Rejection`](handshake::server::Rejection) and [`Refusal`](handshake::client::Refusal): no connection |
 //!
-//! The feature `deflate` has compression, permessage-deflate (RFC 7692): the handshake
-//! [agrees on it](handshake::server::Offer::negotiate), and the connection is told
-//! [what was agreed on](Connection::with_extensions). The module `deflate` says what it costs.
+//! # Features
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `deflate` | compression, permessage-deflate (RFC 7692): the handshake [agrees on it](handshake::server::Offer::negotiate), and the connection is told [what was agreed on](Connection::with_extensions); the module `deflate` says what it costs |
+//! | `blocking` | the module `blocking`: a socket on blocking I/O, over any `Read + Write`, and a client and a server on [`std::net`] |
+//! | `rustls` | `wss` for it |
+//!
+//! None is on by default.
 #![deny(unsafe_code)]
 #![warn(clippy::indexing_slicing)]
 
+#[cfg(feature = "blocking")]
+pub mod blocking;
 mod close;
 mod config;
 pub mod connection;
