@@ -49,6 +49,7 @@ through! {
         pages_of_the_site_pass_and_others_are_refused
         the_server_knows_the_client_and_not_what_it_claims
         plain_requests_are_answered
+        browsers_are_told_to_use_http1_for_sockets
         without_the_host_line_pages_of_the_site_are_refused;
     haproxy Haproxy:
         messages_of_every_kind_come_back
@@ -60,7 +61,8 @@ through! {
         a_client_that_vanishes_ends_its_socket_uncleanly
         pages_of_the_site_pass_and_others_are_refused
         the_server_knows_the_client_and_not_what_it_claims
-        plain_requests_are_answered;
+        plain_requests_are_answered
+        sockets_on_http2_reach_a_server_without_it;
     caddy Caddy:
         messages_of_every_kind_come_back
         keepalive_outlasts_a_silence_that_the_proxy_does_not_bear
@@ -71,7 +73,8 @@ through! {
         a_client_that_vanishes_ends_its_socket_uncleanly
         pages_of_the_site_pass_and_others_are_refused
         the_server_knows_the_client_and_not_what_it_claims
-        plain_requests_are_answered;
+        plain_requests_are_answered
+        browsers_are_told_to_use_http1_for_sockets;
 }
 
 /// On a runtime of its own, and for a minute at most.
@@ -304,6 +307,21 @@ async fn plain_requests_are_answered(kind: Kind) {
     assert!(head.starts_with("http/1.1 426 "), "{head}");
     let (head, _) = site.ask("/nothing", UPGRADE).await;
     assert!(head.starts_with("http/1.1 404 "), "{head}");
+}
+
+async fn browsers_are_told_to_use_http1_for_sockets(kind: Kind) {
+    let site = Site::start(kind, Config::new()).await;
+    assert!(!site.offers_sockets_on_http2().await);
+}
+
+async fn sockets_on_http2_reach_a_server_without_it(kind: Kind) {
+    let site = Site::start(kind, Config::new()).await;
+    assert!(site.offers_sockets_on_http2().await);
+    let mut client = site.open_http2("/echo").await;
+    client.echoes().await;
+    client.write(frame(0x88, &[3, 0xe8])).await;
+    assert_eq!(client.frame().await, (0x88, vec![3, 0xe8]));
+    assert!(site.closed(1).await[0].is_clean());
 }
 
 /// How many sockets this process has open.

@@ -12,7 +12,11 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use http::Request;
+use http_body_util::Empty;
+use hyper::{client::conn::http2, ext::Protocol, upgrade::Upgraded};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     sync::oneshot,
@@ -268,6 +272,39 @@ impl Site {
         let (head, raw) = self.ask(path, &origin).await;
         assert!(head.starts_with("http/1.1 101 "), "{head}{}", self.log());
         raw
+    }
+
+    /// Opens a WebSocket on an HTTP/2 stream (RFC 8441 §4).
+    pub(crate) async fn open_http2(&self, path: &str) -> Raw<TokioIo<Upgraded>> {
+        let Raw(stream) = self.connect_with(&[b"h2"]).await;
+        let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+        let (mut requests, connection) = within(handshake).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::connect(format!("https://{}{path}", self.host()))
+            .extension(Protocol::from_static("websocket"))
+            .header("sec-websocket-version", "13")
+            .header("origin", format!("https://{}", self.host()))
+            .body(Empty::<Bytes>::new())
+            .unwrap();
+        let response = within(requests.send_request(request)).await.unwrap();
+        assert_eq!(response.status(), 200, "{}", self.log());
+        let upgraded = within(hyper::upgrade::on(response)).await.unwrap();
+        Raw(TokioIo::new(upgraded))
+    }
+
+    /// Whether the proxy's settings allow WebSockets on HTTP/2 (RFC 8441 §3). Browsers that do not
+    /// see it open another connection, with HTTP/1.1.
+    pub(crate) async fn offers_sockets_on_http2(&self) -> bool {
+        let mut raw = self.connect_with(&[b"h2", b"http/1.1"]).await;
+        assert_eq!(raw.0.get_ref().1.alpn_protocol(), Some(b"h2".as_slice()));
+        // RFC 9113 §3.4: the preface, and settings that change nothing. §6.5: those of the proxy
+        // are its first frame.
+        raw.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+            .await;
+        let header = raw.read(9).await;
+        assert_eq!(header[3], 4, "SETTINGS");
+        let settings = raw.read(usize::from(header[2])).await;
+        settings.chunks_exact(6).any(|it| it == [0, 8, 0, 0, 0, 1])
     }
 
     /// What the browser calls this site.
