@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the tests that need more than the Rust toolchain: the Autobahn testsuite against the echo
-# servers, and a real browser against the showcase.
+# Runs the tests that need more than the Rust toolchain: the Autobahn testsuite, a real browser
+# against the showcase, WebSocket libraries of other languages, and real proxies before a server.
 #
 #     tests/full.sh                     every part
 #     tests/full.sh browser             that part
@@ -20,6 +20,7 @@
 #
 # Variables
 #     FULL_MAY_SKIP     parts that may be unable to run, as on the command line; 'all' for every one
+#     FULL_AUTOBAHN     'ci' for the shorter of Autobahn's compression cases only (default: full)
 #     FULL_OUT          directory for logs, reports and screenshots (default: full/ in Cargo's
 #                       target directory, emptied first)
 #     CHROMIUM          the browser (default: chromium from the PATH, else Debian's package)
@@ -27,9 +28,9 @@
 #     AUTOBAHN_VENV     where the Autobahn testsuite is installed (default ~/.cache/autobahn-venv)
 #
 # A program under test is an example of this workspace.  It is built with its release profile and
-# started with '--listen 127.0.0.1:0'; it has to print one line with http://ADDRESS or ws://ADDRESS
-# once it listens (the real port, not 0), and to end on SIGTERM.  A panic in its output fails the
-# part, and so does a process that is still there afterwards.
+# started with '--listen 127.0.0.1:0'; it has to print one line with http://ADDRESS, ws://ADDRESS or
+# the same with https or wss once it listens (the real port, not 0), and to end on SIGTERM.  A panic
+# in its output fails the part, and so does a process that is still there afterwards.
 # shellcheck disable=SC2317  # the parts are called by name
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -37,35 +38,92 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . .ci/processes.sh
 
 # NAME FUNCTION ARGUMENTS...  The parts, in the order in which they run.
-# autobahn EXAMPLE PATH ARGUMENTS...: the suite's largest message is 16 MiB.
+# autobahn PROFILE EXAMPLE PATH ARGUMENTS...: an example that is a server; the suite's largest
+#     message is 16 MiB.  The profile is 'plain' for no compression cases, 'ci' for the short ones,
+#     'deflate' for what FULL_AUTOBAHN says.
+# autobahn_client PROFILE EXAMPLE ARGUMENTS...: an example that is a client; 'URL' among its
+#     arguments is the address to connect to.
+# interop EXPECTED EXAMPLE PATH ARGUMENTS...: an example that is an echo server; 'deflate' if it has
+#     to compress, else 'none'.
+# proxied PROXY PACKAGE: the tests through that proxy.
 parts=(
-  "autobahn:load_target autobahn load_target / echo --max-message-size 16777216"
-  "autobahn:engine autobahn engine /"
-  "autobahn:axum autobahn axum /echo"
+  "autobahn:load_target autobahn deflate load_target / echo --max-message-size 16777216"
+  "autobahn:engine autobahn ci engine /"
+  "autobahn:axum autobahn plain axum /echo"
   "browser browser showcase"
+  "interop:load_target interop deflate load_target / echo"
+  "proxies:nginx proxied nginx nginx"
+  "proxies:haproxy proxied haproxy haproxy"
+  "proxies:caddy proxied caddy caddy"
 )
 playwright="playwright-core@1.64.1"
+ws="ws@8.23.0"
+websockets="websockets==17.4"
 
 # --- the parts: status 0 passed, 1 failed, 77 could not run; $why says more in either case ---
 
 autobahn() {
-  local example=$1 path=$2 report=$out/autobahn-$1 rc=0
-  shift 2
-  need_command python3 python3 || return
-  need_command cc gcc || return
-  in_group tests/autobahn/setup.sh >"$out/autobahn-setup.log" 2>&1 || {
-    why="the Autobahn testsuite cannot be installed: $(last_line "$out/autobahn-setup.log")"
-    return 77
-  }
+  local example=$2 path=$3 profile report=$out/${name/:/-} rc=0
+  profile=$(autobahn_profile "$1")
+  shift 3
+  need_autobahn || return
   build "$example" || return
   serve "$example" "$@" || return
-  in_group tests/autobahn/run.sh --strict --url "ws://$address$path" --agent "$example" --out "$report" \
-    >"$report.log" 2>&1 || rc=$?
+  in_group tests/autobahn/run.sh server --strict --profile "$profile" --url "${scheme/http/ws}://$address$path" \
+    --agent "${name#*:}" --out "$report" >"$report.log" 2>&1 || rc=$?
+  autobahn_verdict "$report" "$rc"
+  end_server || return
+  ((rc == 0)) || return 1
+}
+
+autobahn_client() {
+  local example=$2 profile report=$out/${name/:/-} rc=0
+  profile=$(autobahn_profile "$1")
+  shift 2
+  need_autobahn || return
+  build "$example" || return
+  in_group tests/autobahn/run.sh client --strict --profile "$profile" --agent "${name#*:}" --out "$report" \
+    -- "$program" "$@" >"$report.log" 2>&1 || rc=$?
+  autobahn_verdict "$report" "$rc"
+  if grep -n 'panicked at' "$report"/shard-*/client.log >&2; then why="the client panicked. $why" rc=1; fi
+  ((rc == 0)) || return 1
+}
+
+# 'deflate' is what FULL_AUTOBAHN says.
+autobahn_profile() { [[ "$1" == deflate ]] && echo "${FULL_AUTOBAHN:-full}" || echo "$1"; }
+
+# Shows the report, and sets $why.
+autobahn_verdict() {
+  local report=$1 rc=$2
   cat "$report.log"
   why="$(sed -n 's/^verdicts: //p' "$report.log")"
   ((rc == 0)) || why="status $rc, $(last_line "$report.log"), ${why:-no report}; see $report"
+}
+
+interop() {
+  local expected=$1 example=$2 path=$3 report=$out/${name/:/-} rc=0 failed=0 client
+  shift 3
+  need_peers || return
+  build "$example" || return
+  serve "$example" "$@" || return
+  why=''
+  for client in "$venv/bin/python tests/peers/websockets_client.py" "node tests/peers/ws_client.cjs"; do
+    rc=0
+    # shellcheck disable=SC2086  # it is two words
+    in_group env NODE_PATH="$node_modules" timeout -k 10 300 $client --url "ws://$address$path" --expect "$expected" \
+      >"$report.log" 2>&1 || rc=$?
+    cat "$report.log"
+    why+="${why:+; }${client##*/}: $(last_line "$report.log")"
+    ((rc == 0)) || failed=1
+  done
   end_server || return
-  ((rc == 0)) || return 1
+  ((failed == 0)) || return 1
+}
+
+proxied() {
+  local proxy=$1 package=$2
+  need_service "$proxy" "$package" || return
+  ignored_tests proxies "$proxy::"
 }
 
 browser() {
@@ -86,6 +144,18 @@ browser() {
 
 # --- what the parts are made of; each returns what a part returns and sets $why ---
 
+# Runs the ignored tests of a test target whose names begin like that; they may use what need_peers
+# found.  One at a time: they measure times, and count what the process has open.
+ignored_tests() {
+  local target=$1 prefix=$2 report=$out/${name/:/-}.log rc=0
+  in_group env WS_TESTS_PYTHON="${venv:+$venv/bin/python}" NODE_PATH="${node_modules:-}" timeout -k 10 600 \
+    cargo test --quiet --package ws-tests --test "$target" -- --ignored --test-threads=1 "$prefix" \
+    >"$report" 2>&1 || rc=$?
+  cat "$report"
+  why="$(sed -n 's/^test result: //p' "$report")"
+  ((rc == 0)) || { why="status $rc, ${why:-no result}; see $report"; return 1; }
+}
+
 # The example's program in $program.
 build() {
   program=$target/release/examples/$1
@@ -95,7 +165,7 @@ build() {
   }
 }
 
-# Starts $program with these arguments; sets $address once it listens.
+# Starts $program with these arguments; sets $address and $scheme once it listens.
 serve() {
   local example=$1 tick line
   log=$out/$example.log
@@ -106,8 +176,8 @@ serve() {
   for ((tick = 0; tick < 150; tick++)); do
     # 'read' fails on a line whose end has not arrived yet.
     while IFS= read -r line; do
-      if [[ "$line" =~ (http|ws)://([0-9.]+:[0-9]+) ]]; then
-        address=${BASH_REMATCH[2]}
+      if [[ "$line" =~ (https?|wss?)://([0-9.]+:[0-9]+) ]]; then
+        scheme=${BASH_REMATCH[1]} address=${BASH_REMATCH[2]}
         [[ "$address" != *:0 ]] || break 2
         say "$example listens on $address"
         return 0
@@ -151,6 +221,48 @@ apt_install() {
   { "${apt[@]}" update && "${apt[@]}" install --no-install-recommends "$@"; } >"$out/apt.log" 2>&1 </dev/null
 }
 
+# The Autobahn testsuite.
+need_autobahn() {
+  need_command python3 python3 || return
+  need_command cc gcc || return
+  in_group tests/autobahn/setup.sh >"$out/autobahn-setup.log" 2>&1 || {
+    why="the Autobahn testsuite cannot be installed: $(last_line "$out/autobahn-setup.log")"
+    return 77
+  }
+}
+
+# A program that Debian would start as a service when it is installed.  This one installs it for
+# the tests alone: policy-rc.d (invoke-rc.d(8)) keeps the service from being started now.
+need_service() {
+  local policy=/usr/sbin/policy-rc.d rc=0 made=0
+  command -v "$1" >/dev/null && return
+  if ((EUID == 0)) && [[ ! -e $policy ]]; then
+    printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy" && made=1
+  fi
+  need_command "$@" || rc=$?
+  ((made == 0)) || rm -f "$policy"
+  return "$rc"
+}
+
+# The libraries that tests/peers drives: Python's in $venv, Node's in $node_modules.
+need_peers() {
+  local pip_log=$out/pip.log
+  need_command python3 python3 || return
+  need_command node nodejs || return
+  need_command npm npm || return
+  venv=${XDG_CACHE_HOME:-$HOME/.cache}/${websockets/==/-}
+  if ! "$venv/bin/python" -c 'import websockets.asyncio.client' 2>/dev/null; then
+    python3 -c 'import ensurepip' 2>/dev/null || apt_install python3-venv || true
+    say "installing $websockets"
+    rm -rf "$venv"
+    { python3 -m venv "$venv" && "$venv/bin/pip" install --quiet "$websockets"; } >"$pip_log" 2>&1 </dev/null || {
+      why="$websockets cannot be installed: $(last_line "$pip_log")"
+      return 77
+    }
+  fi
+  need_npm "$ws" ws
+}
+
 # A Chromium in $browser, and at least one font for it.
 need_browser() {
   browser=${CHROMIUM:-}
@@ -164,16 +276,19 @@ need_browser() {
 }
 
 # The library that drives it, in $node_modules.  It brings no browser of its own.
-need_playwright() {
-  local at=${XDG_CACHE_HOME:-$HOME/.cache}/${playwright/@/-} npm_log=$out/npm.log
+need_playwright() { need_npm "$playwright" playwright-core; }
+
+# A package of npm, in $node_modules; 'require' takes NAME.
+need_npm() {
+  local package=$1 module=$2 at=${XDG_CACHE_HOME:-$HOME/.cache}/${1/@/-} npm_log=$out/npm.log
   node_modules=$at/node_modules
-  NODE_PATH=$node_modules node -e 'require("playwright-core")' 2>/dev/null && return
-  say "installing $playwright"
+  NODE_PATH=$node_modules node -e "require('$module')" 2>/dev/null && return
+  say "installing $package"
   rm -rf "$at" && mkdir -p "$at" &&
     PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1 npm install --no-save --no-package-lock --no-audit --no-fund --ignore-scripts \
-      --prefix "$at" "$playwright" >"$npm_log" 2>&1 </dev/null &&
-    NODE_PATH=$node_modules node -e 'require("playwright-core")' >>"$npm_log" 2>&1 && return
-  why="$playwright cannot be installed: $(last_line "$npm_log")"
+      --prefix "$at" "$package" >"$npm_log" 2>&1 </dev/null &&
+    NODE_PATH=$node_modules node -e "require('$module')" >>"$npm_log" 2>&1 && return
+  why="$package cannot be installed: $(last_line "$npm_log")"
   return 77
 }
 
@@ -208,6 +323,11 @@ done
 read -ra may_skip <<<"${FULL_MAY_SKIP:-}" || true
 
 # --- run ---
+
+case ${FULL_AUTOBAHN:-full} in
+  ci | full) ;;
+  *) echo "full: FULL_AUTOBAHN is 'ci' or 'full'" >&2; exit 64 ;;
+esac
 
 own_processes full
 target=$(cargo metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')

@@ -3,6 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`feed`] | drives a connection with pieces of a stream, and writes down what comes of it |
+//! | [`foreign`] | servers of other hands, in processes of their own |
 //! | [`fuzz`] | the bodies of the fuzz targets |
 //! | [`io`] | streams that count, stall and fail |
 //! | [`peer`] | the other end of a session, in bytes |
@@ -16,6 +17,7 @@
 )]
 
 pub mod feed;
+pub mod foreign;
 pub mod fuzz;
 pub mod io;
 pub mod peer;

@@ -48,6 +48,9 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Raw<Io> {
     pub async fn write(&mut self, bytes: impl AsRef<[u8]>) {
         let written = within(self.0.write_all(bytes.as_ref())).await;
         written.expect("the server reads");
+        // TLS keeps what the socket does not take at once.
+        let flushed = within(self.0.flush()).await;
+        flushed.expect("the server reads");
     }
 
     /// The next head of a response, in lower case, with its last empty line.

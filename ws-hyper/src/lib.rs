@@ -69,6 +69,7 @@
 //! [gate]: ws_tower::gate
 #![forbid(unsafe_code)]
 
+pub mod docs;
 mod listener;
 mod server;
 
