@@ -288,10 +288,11 @@ where
             // Events go into the thread's queue, as bytes went into its buffer.
             state.connection.lend(&mut work.scratch);
             work.is_lent = true;
+            let waiting = state.connection.inbox_size();
             match receive(&mut state.connection) {
                 Ok(0) => state.connection.receive_eof(),
                 Ok(_) => {
-                    state.close_if_too_full();
+                    state.close_if_too_full(waiting);
                     work.large = state.connection.take_read_buf().unwrap_or_default();
                 }
                 Err(error) => state.fail(error),
