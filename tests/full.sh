@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the tests that need more than the Rust toolchain: the Autobahn testsuite against the echo
-# servers, and a real browser against the showcase.
+# servers, a real browser against the showcase, and HTTP/2 clients of other makes.
 #
 #     tests/full.sh                     every part
 #     tests/full.sh browser             that part
@@ -27,7 +27,7 @@
 #     AUTOBAHN_VENV     where the Autobahn testsuite is installed (default ~/.cache/autobahn-venv)
 #
 # A program under test is an example of this workspace.  It is built with its release profile and
-# started with '--listen 127.0.0.1:0'; it has to print one line with http://ADDRESS or ws://ADDRESS
+# started with '--listen 127.0.0.1:0'; it has to print one line with http[s]://ADDRESS or ws[s]://ADDRESS
 # once it listens (the real port, not 0), and to end on SIGTERM.  A panic in its output fails the
 # part, and so does a process that is still there afterwards.
 # shellcheck disable=SC2317  # the parts are called by name
@@ -43,8 +43,11 @@ parts=(
   "autobahn:engine autobahn engine /"
   "autobahn:axum autobahn axum /echo"
   "browser browser showcase"
+  "http2:plain http2 http"
+  "http2:tls http2 https --tls"
 )
 playwright="playwright-core@1.64.1"
+python_h2="h2==4.4.1"
 
 # --- the parts: status 0 passed, 1 failed, 77 could not run; $why says more in either case ---
 
@@ -84,6 +87,22 @@ browser() {
   ((rc == 0)) || return 1
 }
 
+# WebSockets over HTTP/2, by clients that are not ours.
+http2() {
+  local scheme=$1 report=$out/http2-$1.log rc=0
+  shift
+  need_python_h2 || return
+  need_command node nodejs || return
+  build showcase || return
+  serve showcase "$@" || return
+  in_group timeout -k 10 120 "$python" tests/peers/h2_client.py "$scheme://$address" >"$report" 2>&1 || rc=$?
+  in_group timeout -k 10 120 node tests/peers/http2_client.cjs "$scheme://$address" >>"$report" 2>&1 || rc=$?
+  cat "$report"
+  ((rc == 0)) && why="python h2 and node" || why="$(grep -v '^ok' "$report" | head -n 1)"
+  end_server || return
+  ((rc == 0)) || return 1
+}
+
 # --- what the parts are made of; each returns what a part returns and sets $why ---
 
 # The example's program in $program.
@@ -106,7 +125,7 @@ serve() {
   for ((tick = 0; tick < 150; tick++)); do
     # 'read' fails on a line whose end has not arrived yet.
     while IFS= read -r line; do
-      if [[ "$line" =~ (http|ws)://([0-9.]+:[0-9]+) ]]; then
+      if [[ "$line" =~ (http|ws)s?://([0-9.]+:[0-9]+) ]]; then
         address=${BASH_REMATCH[2]}
         [[ "$address" != *:0 ]] || break 2
         say "$example listens on $address"
@@ -174,6 +193,19 @@ need_playwright() {
       --prefix "$at" "$playwright" >"$npm_log" 2>&1 </dev/null &&
     NODE_PATH=$node_modules node -e 'require("playwright-core")' >>"$npm_log" 2>&1 && return
   why="$playwright cannot be installed: $(last_line "$npm_log")"
+  return 77
+}
+
+# A Python that has the package h2, in $python.
+need_python_h2() {
+  local at=${XDG_CACHE_HOME:-$HOME/.cache}/python-${python_h2/==/-} pip_log=$out/pip.log
+  python=$at/bin/python
+  "$python" -c 'import h2' 2>/dev/null && return
+  need_command python3 python3 python3-venv || return
+  say "installing $python_h2"
+  { rm -rf "$at" && python3 -m venv "$at" && "$python" -m pip install -q "$python_h2"; } >"$pip_log" 2>&1 </dev/null &&
+    "$python" -c 'import h2' >>"$pip_log" 2>&1 && return
+  why="$python_h2 cannot be installed: $(last_line "$pip_log")"
   return 77
 }
 

@@ -103,7 +103,11 @@ impl Client {
         assert_eq!(stream.rest().await, page.as_bytes());
     }
 
-    /// How the connection ended.
+    /// How the connection ended, now that it has nothing to do any more.
+    ///
+    /// # Errors
+    ///
+    /// The server has ended it for a mistake, or it broke.
     pub async fn end(self) -> Result<(), h2::Error> {
         drop(self.requests);
         within(self.connection).await.expect("no panic")
