@@ -10,16 +10,17 @@
 use std::time::Duration;
 
 use tokio::runtime;
-use ws_examples::{Arguments, Failure, asked_to_end, listen};
+use ws_examples::{Arguments, Failure, asked_to_end, listen, self_signed};
 use ws_tower::{Config, Error, OriginPolicy, WebSocket, WebSocketLayer};
 
 const USAGE: &str =
-    "load_target echo|deflate|plain --listen ADDR [--threads N] [--max-message-size BYTES]
+    "load_target echo|deflate|plain --listen ADDR [--threads N] [--max-message-size BYTES] [--tls]
 
   --listen ADDR             where to listen; port 0 for a free one
   --threads N               threads of the runtime; 1 runs it on the main thread (default: one
                             for each core)
-  --max-message-size BYTES  largest message and largest frame (default: the library's, 1 MiB)";
+  --max-message-size BYTES  largest message and largest frame (default: the library's, 1 MiB)
+  --tls                     TLS, with a certificate that is made at the start";
 
 fn main() -> Result<(), Failure> {
     let mut arguments = Arguments::from_env(USAGE)?;
@@ -27,6 +28,7 @@ fn main() -> Result<(), Failure> {
     let address: Option<String> = arguments.value("--listen")?;
     let threads: Option<usize> = arguments.value("--threads")?;
     let largest: Option<usize> = arguments.value("--max-message-size")?;
+    let tls = arguments.flag("--tls");
     arguments.finish()?;
 
     let mut config = Config::new();
@@ -45,13 +47,20 @@ fn main() -> Result<(), Failure> {
         .route("/", echo)
         .route("/{*path}", echo);
     let address = address.ok_or_else(|| usage("--listen is missing"))?;
-    runtime(threads)?.block_on(serve(&address, sockets))
+    runtime(threads)?.block_on(serve(&address, sockets, tls))
 }
 
-async fn serve(address: &str, sockets: WebSocketLayer) -> Result<(), Failure> {
+async fn serve(address: &str, sockets: WebSocketLayer, tls: bool) -> Result<(), Failure> {
     let listener = listen(address).await?;
-    println!("ws://{}", listener.local_addr()?);
-    ws_hyper::serve(listener, sockets.into_service())
+    let address = listener.local_addr()?;
+    let mut server = ws_hyper::serve(listener, sockets.into_service());
+    if tls {
+        server = server.tls(self_signed()?);
+        println!("wss://{address}");
+    } else {
+        println!("ws://{address}");
+    }
+    server
         .with_graceful_shutdown(asked_to_end(), Duration::from_secs(1))
         .await?;
     Ok(())

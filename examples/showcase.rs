@@ -1,19 +1,26 @@
-//! One server, one port: `cargo run --release --example showcase -- [--listen 127.0.0.1:8000]`
+//! One server, one port: `cargo run --release --example showcase -- [--listen 127.0.0.1:8000] [--tls]`
 //!
 //! Open the address it prints. `/echo` and `/data` are a page to a browser's GET and a socket to
-//! an upgrade: the pages are axum's, the sockets the layer's.
+//! an upgrade: the pages are axum's, the sockets the layer's. `/version` tells the version of HTTP.
+//! With `--tls` the certificate is made at the start, and the browser warns of it.
 
 use std::time::Duration;
 
-use axum::{Router, http::header::CONTENT_TYPE, response::Html, routing::get};
+use axum::{
+    Router,
+    http::{Version, header::CONTENT_TYPE},
+    response::Html,
+    routing::get,
+};
 use tokio::time::interval;
-use ws_examples::{Arguments, Failure, asked_to_end, listen};
+use ws_examples::{Arguments, Failure, asked_to_end, listen, self_signed};
 use ws_tower::{Error, Message, WebSocket, WebSocketLayer};
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    let mut arguments = Arguments::from_env("showcase [--listen ADDR]")?;
+    let mut arguments = Arguments::from_env("showcase [--listen ADDR] [--tls]")?;
     let address: Option<String> = arguments.value("--listen")?;
+    let tls = arguments.flag("--tls");
     arguments.finish()?;
 
     let style = (
@@ -32,13 +39,24 @@ async fn main() -> Result<(), Failure> {
         .route("/echo", get(Html(include_str!("showcase/echo.html"))))
         .route("/data", get(Html(include_str!("showcase/data.html"))))
         .route("/test", get("Yes this is a test!"))
+        .route(
+            "/version",
+            get(async |version: Version| format!("{version:?}")),
+        )
         .route("/style.css", get(style))
         .route("/icon.svg", get(icon))
         .layer(sockets);
 
     let listener = listen(address.as_deref().unwrap_or("127.0.0.1:8000")).await?;
-    println!("http://{}", listener.local_addr()?);
-    ws_hyper::serve(listener, app)
+    let address = listener.local_addr()?;
+    let mut server = ws_hyper::serve(listener, app);
+    if tls {
+        server = server.tls(self_signed()?);
+        println!("https://{address}");
+    } else {
+        println!("http://{address}");
+    }
+    server
         .with_graceful_shutdown(asked_to_end(), Duration::from_secs(10))
         .await?;
     Ok(())

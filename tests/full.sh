@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs the tests that need more than the Rust toolchain: the Autobahn testsuite, a real browser
-# against the showcase, WebSocket libraries of other languages, and real proxies before a server.
+# against the showcase, WebSocket libraries of other languages over HTTP/1.1 and HTTP/2, and real
+# proxies before a server.
 #
 #     tests/full.sh                     every part
 #     tests/full.sh browser             that part
@@ -48,15 +49,19 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # proxied PROXY PACKAGE: the tests through that proxy.
 parts=(
   "autobahn:load_target autobahn deflate load_target / echo --max-message-size 16777216"
+  "autobahn:tls autobahn plain load_target / echo --tls --max-message-size 16777216"
   "autobahn:engine autobahn ci engine /"
   "autobahn:axum autobahn plain axum /echo"
   "browser browser showcase"
   "interop:load_target interop deflate load_target / echo"
+  "http2:plain http2 http"
+  "http2:tls http2 https --tls"
   "proxies:nginx proxied nginx nginx"
   "proxies:haproxy proxied haproxy haproxy"
   "proxies:caddy proxied caddy caddy"
 )
 playwright="playwright-core@1.64.1"
+python_h2="h2==4.4.1"
 ws="ws@8.23.0"
 websockets="websockets==17.4"
 
@@ -138,6 +143,22 @@ browser() {
     --url "http://$address" --chromium "$browser" --screenshots "$report" >"$report.log" 2>&1 || rc=$?
   cat "$report.log"
   ((rc == 0)) && why="$(last_line "$report.log"), screenshots in $report" || why="status $rc, $(last_line "$report.log")"
+  end_server || return
+  ((rc == 0)) || return 1
+}
+
+# WebSockets over HTTP/2, by clients that are not ours.
+http2() {
+  local scheme=$1 report=$out/http2-$1.log rc=0
+  shift
+  need_python_h2 || return
+  need_command node nodejs || return
+  build showcase || return
+  serve showcase "$@" || return
+  in_group timeout -k 10 120 "$python" tests/peers/h2_client.py "$scheme://$address" >"$report" 2>&1 || rc=$?
+  in_group timeout -k 10 120 node tests/peers/http2_client.cjs "$scheme://$address" >>"$report" 2>&1 || rc=$?
+  cat "$report"
+  ((rc == 0)) && why="python h2 and node" || why="$(grep -v '^ok' "$report" | head -n 1)"
   end_server || return
   ((rc == 0)) || return 1
 }
@@ -289,6 +310,19 @@ need_npm() {
       --prefix "$at" "$package" >"$npm_log" 2>&1 </dev/null &&
     NODE_PATH=$node_modules node -e "require('$module')" >>"$npm_log" 2>&1 && return
   why="$package cannot be installed: $(last_line "$npm_log")"
+  return 77
+}
+
+# A Python that has the package h2, in $python.
+need_python_h2() {
+  local at=${XDG_CACHE_HOME:-$HOME/.cache}/python-${python_h2/==/-} pip_log=$out/pip.log
+  python=$at/bin/python
+  "$python" -c 'import h2' 2>/dev/null && return
+  need_command python3 python3 python3-venv || return
+  say "installing $python_h2"
+  { rm -rf "$at" && python3 -m venv "$at" && "$python" -m pip install -q "$python_h2"; } >"$pip_log" 2>&1 </dev/null &&
+    "$python" -c 'import h2' >>"$pip_log" 2>&1 && return
+  why="$python_h2 cannot be installed: $(last_line "$pip_log")"
   return 77
 }
 

@@ -101,6 +101,13 @@ impl Arguments {
         Ok(found)
     }
 
+    /// Takes `flag`, which has no value; says whether it was there.
+    pub fn flag(&mut self, flag: &str) -> bool {
+        let before = self.left.len();
+        self.left.retain(|argument| argument != flag);
+        self.left.len() < before
+    }
+
     /// Ends the reading.
     ///
     /// # Errors
@@ -136,6 +143,16 @@ mod tests {
     #[test]
     fn the_last_of_equal_flags_wins() {
         let mut arguments = line("--threads 1 --threads 2");
+        assert_eq!(arguments.value("--threads").unwrap(), Some(2));
+        arguments.finish().unwrap();
+    }
+
+    #[test]
+    fn a_flag_without_a_value_is_taken_wherever_it_stands() {
+        let mut arguments = line("echo --tls --threads 2 --tls");
+        assert!(arguments.flag("--tls"));
+        assert!(!arguments.flag("--tls"));
+        assert_eq!(arguments.word().as_deref(), Some("echo"));
         assert_eq!(arguments.value("--threads").unwrap(), Some(2));
         arguments.finish().unwrap();
     }

@@ -9,15 +9,17 @@
 //! | `engine` | an echo server on `ws-core` and `std::net` alone, a thread for each connection |
 //! | `load_target` | the echo for load generators and conformance suites |
 //!
-//! What follows is what several of them share: their command line, their way to fail, and the
-//! signal that ends them. None of it knows a WebSocket.
+//! What follows is what several of them share: their command line, their way to fail, a certificate
+//! for a test, and the signal that ends them. None of it knows a WebSocket.
 
 mod arguments;
+mod certificate;
 mod failure;
 
 use tokio::{net::TcpListener, signal};
 
 pub use arguments::Arguments;
+pub use certificate::self_signed;
 pub use failure::Failure;
 
 /// Listens on `address`, for instance `127.0.0.1:8000`; port 0 asks the system for a free one.

@@ -5,6 +5,7 @@
 //! | [`feed`] | drives a connection with pieces of a stream, and writes down what comes of it |
 //! | [`foreign`] | servers of other hands, in processes of their own |
 //! | [`fuzz`] | the bodies of the fuzz targets |
+//! | [`http2`] | a client of HTTP/2 that chooses its own frames |
 //! | [`io`] | streams that count, stall and fail |
 //! | [`peer`] | the other end of a session, in bytes |
 //! | [`process`] | a server in a process of its own, to measure what it takes |
@@ -19,6 +20,7 @@
 pub mod feed;
 pub mod foreign;
 pub mod fuzz;
+pub mod http2;
 pub mod io;
 pub mod peer;
 pub mod process;

@@ -74,4 +74,10 @@ mod listener;
 mod server;
 
 pub use listener::Listener;
+#[cfg(feature = "http2")]
+pub use server::Http2;
+#[cfg(feature = "rustls")]
+pub use server::{PeerCertificates, Tls, TlsError};
 pub use server::{Serve, serve};
+#[cfg(feature = "rustls")]
+pub use tokio_rustls::rustls;

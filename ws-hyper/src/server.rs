@@ -4,32 +4,46 @@
 //! session starts only when its acceptance is the response that leaves here. At shutdown it tells
 //! the sockets too, which hyper has let go of.
 
+mod connection;
+#[cfg(feature = "http2")]
+mod http2;
+#[cfg(feature = "http2")]
+mod inlet;
+mod service;
+#[cfg(feature = "rustls")]
+mod tls;
+mod transport;
+
 use std::{
-    error::Error,
     fmt,
     future::{Future, IntoFuture, Pending},
     io,
     net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
-    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use http::{Request, Response};
 use http_body::Body;
 use hyper::{body::Incoming, server::conn::http1};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use pin_project_lite::pin_project;
+use hyper_util::rt::TokioTimer;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::{Semaphore, watch},
     task::{JoinError, JoinSet, coop::consume_budget},
     time::{Instant, sleep, timeout},
 };
-use tower::{Service, ServiceExt, util::Oneshot};
-use ws_tower::{BoxError, PeerAddr, Shutdown, Tracker, gate::Gate};
+use tower::Service;
+use ws_tower::{BoxError, Shutdown, Tracker, gate::Gate};
 
+#[cfg(feature = "http2")]
+pub use self::http2::Http2;
+#[cfg(feature = "rustls")]
+pub use self::tls::{PeerCertificates, Tls, TlsError};
+use self::{
+    connection::{Connection, Protocols},
+    transport::Counted,
+};
 use crate::Listener;
 
 /// Serves `service` on the connections of `listener`, with upgrades, until the future is dropped
@@ -96,6 +110,10 @@ struct Options {
     max_head_size: usize,
     max_headers: usize,
     max_connections: Option<usize>,
+    #[cfg(feature = "http2")]
+    http2: Option<Http2>,
+    #[cfg(feature = "rustls")]
+    tls: Option<Tls>,
 }
 
 impl Default for Options {
@@ -105,6 +123,10 @@ impl Default for Options {
             max_head_size: 64 << 10,
             max_headers: 100,
             max_connections: None,
+            #[cfg(feature = "http2")]
+            http2: Some(Http2::default()),
+            #[cfg(feature = "rustls")]
+            tls: None,
         }
     }
 }
@@ -113,23 +135,26 @@ impl<L, S, F> Serve<L, S, F> {
     /// Sets how long the head of a request may take to arrive, from the connection's beginning or
     /// from the end of the response before. So it is also how long a connection may be idle.
     /// When it has passed, the connection is closed. At most a year. Default: 10 s.
+    ///
+    /// Over HTTP/2 it is how long a connection may have no stream, with a second time of the same
+    /// length to go by itself.
     pub fn header_read_timeout(mut self, deadline: Duration) -> Self {
         // hyper adds it to the clock, which would overflow.
-        self.options.header_read_timeout = deadline.min(Duration::from_secs(365 * 24 * 3600));
+        self.options.header_read_timeout = deadline.min(MAX_TIMEOUT);
         self
     }
 
-    /// Sets the largest head of a request, in bytes, request line and empty line included; at
-    /// least 8 KiB. A larger one is answered with 431, however it is cut into reads. Default:
-    /// 64 KiB.
+    /// Sets the largest head of a request over HTTP/1, in bytes, request line and empty line
+    /// included; at least 8 KiB. A larger one is answered with 431, however it is cut into reads.
+    /// Default: 64 KiB.
     pub fn max_head_size(mut self, bytes: usize) -> Self {
         // hyper panics below.
         self.options.max_head_size = bytes.max(8 << 10);
         self
     }
 
-    /// Sets how many header lines a request may have; at most 24,576. More are answered with
-    /// 431. Default: 100.
+    /// Sets how many header lines a request may have over HTTP/1; at most 24,576. More are
+    /// answered with 431. Default: 100.
     pub fn max_headers(mut self, lines: usize) -> Self {
         self.options.max_headers = lines.min(MAX_HEADERS);
         self
@@ -145,6 +170,29 @@ impl<L, S, F> Serve<L, S, F> {
         self
     }
 
+    /// Sets the limits of HTTP/2. Default: those of [`Http2::new`].
+    #[cfg(feature = "http2")]
+    pub fn http2(mut self, limits: Http2) -> Self {
+        self.options.http2 = Some(limits);
+        self
+    }
+
+    /// Speaks no HTTP/2. A client that does without asking is cut off, and TLS offers `http/1.1`
+    /// only if its [configuration](Tls::from_config) does.
+    #[cfg(feature = "http2")]
+    pub fn http1_only(mut self) -> Self {
+        self.options.http2 = None;
+        self
+    }
+
+    /// Serves over TLS. The handshakes are done beside the accepting of connections, each within a
+    /// deadline. Default: no TLS.
+    #[cfg(feature = "rustls")]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.options.tls = Some(tls);
+        self
+    }
+
     /// Uses a tracker of the caller's, to count the sockets or to end them apart from the server.
     pub fn tracker(mut self, tracker: Tracker) -> Self {
         self.tracker = tracker;
@@ -155,7 +203,7 @@ impl<L, S, F> Serve<L, S, F> {
     ///
     /// In this order: new upgrades are refused with 503; no more connections are accepted; every
     /// socket gets a Close with 1001; requests that are being answered are finished, and idle
-    /// connections closed. What is left at the deadline is cut off, and gets up to 200 ms more to
+    /// connections closed (HTTP/2: after a `GOAWAY`). What is left at the deadline is cut off, and gets up to 200 ms more to
     /// drop what it holds. The future resolves to the counts of the sockets.
     pub fn with_graceful_shutdown<G>(self, signal: G, deadline: Duration) -> Serve<L, S, G>
     where
@@ -201,6 +249,18 @@ where
             .max_header_size(options.max_head_size)
             .max_buf_size(options.max_head_size)
             .max_headers(options.max_headers);
+        let protocols = Arc::new(Protocols {
+            http1: http,
+            idle_timeout: options.header_read_timeout,
+            #[cfg(feature = "http2")]
+            speaks_http2: options.http2.is_some(),
+            #[cfg(not(feature = "http2"))]
+            speaks_http2: false,
+            #[cfg(feature = "http2")]
+            http2: options.http2,
+            #[cfg(feature = "rustls")]
+            tls: options.tls,
+        });
         let room = options.max_connections.map(Semaphore::new).map(Arc::new);
         let (stop, stopping) = watch::channel(());
         let mut connections = JoinSet::new();
@@ -215,7 +275,7 @@ where
                 loop {
                     tokio::select! {
                         () = &mut signal => break 'serve,
-                        Some(ended) = connections.join_next() => report(&ended),
+                        Some(ended) = connections.join_next() => report_panic(&ended, CLOSED),
                         accepted = &mut accepting => break accepted,
                     }
                 }
@@ -238,15 +298,14 @@ where
                 }
             };
             pause = ACCEPT_PAUSE;
-            let service = ConnectionService {
+            let connection = Connection {
+                protocols: Arc::clone(&protocols),
                 service: service.clone(),
                 gate: gate.clone(),
                 peer,
+                stopping: stopping.clone(),
             };
-            let connection = http
-                .serve_connection(TokioIo::new(io), service)
-                .with_upgrades();
-            connections.spawn(serve_connection(connection, stopping.clone()));
+            connections.spawn(connection.serve(io));
         }
         tracker.drain();
         drop((listener, stopping));
@@ -255,14 +314,18 @@ where
             // First polled behind the sockets, so that these have been told.
             stop.send_replace(());
             while let Some(ended) = connections.join_next().await {
-                report(&ended);
+                report_panic(&ended, CLOSED);
             }
         };
         let requests = timeout(deadline, requests);
         let (mut shutdown, in_time) = tokio::join!(tracker.shutdown(deadline), requests);
         if in_time.is_err() {
             connections.abort_all();
-            let rest = async { while connections.join_next().await.is_some() {} };
+            let rest = async {
+                while connections.join_next().await.is_some() {}
+                // Streams of HTTP/2 are tasks of their own.
+                stop.closed().await;
+            };
             let _ = timeout(LAST_ORDERS, rest).await;
         }
         // What was accepted before all this may have opened only now.
@@ -289,12 +352,17 @@ const LAST_ORDERS: Duration = Duration::from_millis(100);
 /// beyond.
 const MAX_HEADERS: usize = 24_576;
 
-/// Says so if a connection has ended by a panic.
-fn report(ended: &Result<(), JoinError>) {
+/// Deadlines are no longer: they are added to the clock, which would overflow.
+const MAX_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
+
+const CLOSED: &str = "its connection is closed";
+
+/// Says so if a task has ended by a panic.
+fn report_panic(ended: &Result<(), JoinError>, consequence: &str) {
     if let Err(error) = ended
         && error.is_panic()
     {
-        tracing::error!(%error, "a service panicked, its connection is closed");
+        tracing::error!(%error, "a service panicked, {consequence}");
     }
 }
 
@@ -325,139 +393,6 @@ fn is_of_the_connection(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::Interrupted
     )
-}
-
-/// Runs one connection until its end, or until it is a WebSocket.
-async fn serve_connection<Io, S, B>(
-    connection: http1::UpgradeableConnection<TokioIo<Io>, ConnectionService<S>>,
-    mut stopping: watch::Receiver<()>,
-) where
-    Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    S: Service<Request<Incoming>, Response = Response<B>> + Clone,
-    S::Error: Into<BoxError>,
-    B: Body + 'static,
-    B::Error: Into<BoxError>,
-{
-    let mut connection = pin!(connection);
-    let result = tokio::select! {
-        result = &mut connection => result,
-        // An error says that the server is gone: the same.
-        _ = stopping.changed() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    match result {
-        Ok(()) => {}
-        Err(error) if error.is_user() => {
-            let cause = error.source().map(ToString::to_string);
-            tracing::error!(%error, cause, "a service failed, its connection is closed");
-        }
-        // The client's doing: a reset, a timeout, a request that is none.
-        Err(error) => tracing::debug!(%error, "http connection ended"),
-    }
-}
-
-/// The service of one connection, inside the gate.
-#[derive(Clone)]
-struct ConnectionService<S> {
-    service: S,
-    gate: Gate,
-    peer: Option<SocketAddr>,
-}
-
-impl<S, B> hyper::service::Service<Request<Incoming>> for ConnectionService<S>
-where
-    S: Service<Request<Incoming>, Response = Response<B>> + Clone,
-{
-    type Response = Response<B>;
-    type Error = S::Error;
-    type Future = ConnectionFuture<S>;
-
-    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        if let Some(peer) = self.peer {
-            request.extensions_mut().insert(PeerAddr(peer));
-        }
-        let is_outermost = self.gate.admit(&mut request);
-        ConnectionFuture {
-            // A clone is not known to be ready: this waits until it is, and calls that very one.
-            response: self.service.clone().oneshot(request),
-            gate: is_outermost.then(|| self.gate.clone()),
-        }
-    }
-}
-
-pin_project! {
-    /// The response of a service, on its way out through the gate.
-    struct ConnectionFuture<S: Service<Request<Incoming>>> {
-        #[pin]
-        response: Oneshot<S, Request<Incoming>>,
-        // For a request that asks for a WebSocket.
-        gate: Option<Gate>,
-    }
-}
-
-impl<S, B> Future for ConnectionFuture<S>
-where
-    S: Service<Request<Incoming>, Response = Response<B>>,
-{
-    type Output = Result<Response<B>, S::Error>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let mut response = ready!(this.response.poll(cx))?;
-        if let Some(gate) = this.gate {
-            gate.release(&mut response);
-        }
-        Poll::Ready(Ok(response))
-    }
-}
-
-/// A stream that counts as a connection until it is dropped, wherever it goes: hyper hands it
-/// over at an upgrade.
-struct Counted<Io> {
-    io: Io,
-    _permit: Option<OwnedSemaphorePermit>,
-}
-
-impl<Io: AsyncRead + Unpin> AsyncRead for Counted<Io> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buf)
-    }
-}
-
-impl<Io: AsyncWrite + Unpin> AsyncWrite for Counted<Io> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
 }
 
 impl<L, S, F, B> IntoFuture for Serve<L, S, F>

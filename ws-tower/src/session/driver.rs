@@ -84,10 +84,12 @@ pub(super) struct Unfinished {
 #[derive(Clone, Copy, Debug, Default)]
 #[expect(
     clippy::struct_excessive_bools,
-    reason = "four facts of the engine that do not exclude each other"
+    reason = "five facts of the engine that do not exclude each other"
 )]
 struct View {
     wants_read: bool,
+    /// Whether reading never pauses, and one read takes all that has come.
+    reads_all: bool,
     wants_shutdown: bool,
     is_done: bool,
     is_cut: bool,
@@ -98,6 +100,7 @@ impl View {
     fn of(state: &State) -> Self {
         Self {
             wants_read: state.connection.wants_read(),
+            reads_all: !state.connection.pauses(),
             wants_shutdown: state.connection.wants_shutdown(),
             is_done: state.connection.is_done(),
             is_cut: state.cut,
@@ -235,19 +238,20 @@ where
         let mut buffer = READ.take();
         // Initialised once for the life of the thread.
         buffer.resize(READ_BUFFER, 0);
-        let mut read = ReadBuf::new(&mut buffer);
-        let read = match io.poll_read(cx, &mut read) {
-            Poll::Ready(Ok(())) => Some(Ok(read.filled())),
-            Poll::Ready(Err(error)) => Some(Err(error)),
-            Poll::Pending => None,
+        let mut came = ReadBuf::new(&mut buffer);
+        let read = if work.view.reads_all {
+            read_all(io, cx, &mut came)
+        } else {
+            io.poll_read(cx, &mut came).map_ok(|()| came.filled().len())
         };
         match read {
-            Some(read) => self.take_input(work, |connection| {
-                let input = read?;
-                connection.receive(input);
-                Ok(input.len())
+            Poll::Ready(read) => self.take_input(work, |connection| {
+                if !came.filled().is_empty() {
+                    connection.receive(came.filled());
+                }
+                read
             }),
-            None => work.reading = Side::Pending,
+            Poll::Pending => work.reading = Side::Pending,
         }
         READ.set(buffer);
     }
@@ -257,7 +261,12 @@ where
         let Some(io) = self.io.as_mut().as_pin_mut() else {
             return;
         };
-        let Poll::Ready(read) = poll_read_buf(io, cx, &mut work.large) else {
+        let read = if work.view.reads_all {
+            read_all_in_place(io, cx, &mut work.large)
+        } else {
+            poll_read_buf(io, cx, &mut work.large)
+        };
+        let Poll::Ready(read) = read else {
             work.reading = Side::Pending;
             return;
         };
@@ -279,10 +288,11 @@ where
             // Events go into the thread's queue, as bytes went into its buffer.
             state.connection.lend(&mut work.scratch);
             work.is_lent = true;
+            let waiting = state.connection.inbox_size();
             match receive(&mut state.connection) {
                 Ok(0) => state.connection.receive_eof(),
                 Ok(_) => {
-                    state.close_if_too_full();
+                    state.close_if_too_full(waiting);
                     work.large = state.connection.take_read_buf().unwrap_or_default();
                 }
                 Err(error) => state.fail(error),
@@ -529,6 +539,48 @@ fn next_deadline(
     }
     *is_stale = false;
     state.connection.poll_timeout(Instant::now().into_std())
+}
+
+/// Reads until the buffer is full or nothing is left: over HTTP/2 a read brings one DATA frame, and
+/// frames that are not taken count against the whole connection. Says how much came; none is the
+/// end.
+fn read_all<Io: AsyncRead>(
+    mut io: Pin<&mut Io>,
+    cx: &mut Context<'_>,
+    buffer: &mut ReadBuf<'_>,
+) -> Poll<io::Result<usize>> {
+    loop {
+        let before = buffer.filled().len();
+        let read = io.as_mut().poll_read(cx, buffer);
+        let came = buffer.filled().len();
+        match read {
+            Poll::Ready(Ok(())) if came == before => return Poll::Ready(Ok(0)),
+            Poll::Ready(Ok(())) if buffer.remaining() > 0 => {}
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Pending if came == 0 => return Poll::Pending,
+            Poll::Ready(Ok(())) | Poll::Pending => return Poll::Ready(Ok(came)),
+        }
+    }
+}
+
+/// The same, into the buffer of a large message, as far as there is room.
+fn read_all_in_place<Io: AsyncRead>(
+    mut io: Pin<&mut Io>,
+    cx: &mut Context<'_>,
+    buffer: &mut Vec<u8>,
+) -> Poll<io::Result<usize>> {
+    let mut came = 0;
+    loop {
+        match poll_read_buf(io.as_mut(), cx, buffer)? {
+            Poll::Ready(0) => return Poll::Ready(Ok(0)),
+            Poll::Ready(count) => came += count,
+            Poll::Pending if came == 0 => return Poll::Pending,
+            Poll::Pending => return Poll::Ready(Ok(came)),
+        }
+        if came >= READ_BUFFER || buffer.len() == buffer.capacity() {
+            return Poll::Ready(Ok(came));
+        }
+    }
 }
 
 /// One write of as much as possible.

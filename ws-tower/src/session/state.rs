@@ -295,10 +295,11 @@ impl State {
             .unwrap_or(Error::Closed)
     }
 
-    /// Draws the line where reading must go on although nobody receives (HTTP/2).
-    pub(crate) fn close_if_too_full(&mut self) {
+    /// Draws the line where reading must go on although nobody receives (HTTP/2). What comes to an
+    /// empty inbox may exceed it, or no message could be as large as it.
+    pub(crate) fn close_if_too_full(&mut self, waiting: usize) {
         let cap = self.connection.config().http2_receive_cap;
-        if !self.connection.pauses() && self.connection.inbox_size() > cap {
+        if !self.connection.pauses() && waiting > 0 && self.connection.inbox_size() > cap {
             let frame = CloseFrame::truncated(
                 CloseCode::TRY_AGAIN_LATER,
                 "the application does not keep up",

@@ -1,0 +1,322 @@
+//! HTTP/2: its limits, and one connection of it.
+//!
+//! Its streams, and with them the handlers of requests, are tasks of their own. They belong to the
+//! connection: what ends that ends them.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    task::Poll,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::{body::Incoming, rt::Executor, server::conn::http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+    task::{JoinError, JoinSet},
+    time::{Instant, sleep},
+};
+use tower::Service;
+use ws_tower::BoxError;
+
+use super::{
+    MAX_TIMEOUT, inlet::Inlets, report_panic, service::ConnectionService, transport::Http2Io,
+};
+
+/// The limits of an HTTP/2 connection, for [`Serve::http2`](crate::Serve::http2).
+///
+/// | limit | unit | default |
+/// |---|---|---|
+/// | [`max_concurrent_streams`](Self::max_concurrent_streams) | streams | 200 |
+/// | [`initial_stream_window`](Self::initial_stream_window) | bytes | 1 MiB |
+/// | [`initial_connection_window`](Self::initial_connection_window) | bytes | 4 MiB |
+/// | [`max_header_list_size`](Self::max_header_list_size) | bytes | 64 KiB |
+/// | [`max_pending_accept_reset_streams`](Self::max_pending_accept_reset_streams) | streams | 20 |
+/// | [`max_local_error_reset_streams`](Self::max_local_error_reset_streams) | streams | 1,024 |
+/// | [`max_send_buffer_size`](Self::max_send_buffer_size) | bytes | 400 KiB |
+/// | [`keep_alive`](Self::keep_alive) | times | 20 s, 20 s |
+///
+/// How long a connection may have no stream is
+/// [`header_read_timeout`](crate::Serve::header_read_timeout). What one socket may leave unread is
+/// [`Config::http2_receive_cap`](ws_tower::Config::http2_receive_cap).
+///
+/// ```no_run
+/// # async fn run(listener: tokio::net::TcpListener) -> std::io::Result<()> {
+/// # let app = ws_tower::WebSocketLayer::new().into_service();
+/// use ws_hyper::Http2;
+///
+/// // A thousand sockets on each connection, such as those of a proxy.
+/// let limits = Http2::new().max_concurrent_streams(1000);
+/// ws_hyper::serve(listener, app).http2(limits).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "limits do nothing unless a server has them"]
+pub struct Http2 {
+    max_concurrent_streams: u32,
+    initial_stream_window: u32,
+    initial_connection_window: u32,
+    max_header_list_size: u32,
+    max_pending_accept_reset_streams: usize,
+    max_local_error_reset_streams: usize,
+    max_send_buffer_size: usize,
+    keep_alive: Option<(Duration, Duration)>,
+}
+
+impl Default for Http2 {
+    fn default() -> Self {
+        Self {
+            max_concurrent_streams: 200,
+            initial_stream_window: 1 << 20,
+            initial_connection_window: 4 << 20,
+            max_header_list_size: 64 << 10,
+            max_pending_accept_reset_streams: 20,
+            max_local_error_reset_streams: 1024,
+            max_send_buffer_size: 400 << 10,
+            keep_alive: Some((Duration::from_secs(20), Duration::from_secs(20))),
+        }
+    }
+}
+
+impl Http2 {
+    /// The default limits.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets how many streams a connection may have open at a time, WebSockets included (RFC 9113
+    /// §5.1.2). More are refused, and the client may try again. Default: 200.
+    pub fn max_concurrent_streams(mut self, streams: u32) -> Self {
+        self.max_concurrent_streams = streams;
+        self
+    }
+
+    /// Sets how many bytes a stream may send before they are taken (RFC 9113 §6.9.2); at most
+    /// 2³¹ − 1. A WebSocket takes them at once; as many wait for a handler that holds up its thread.
+    /// When these are many small frames the stream is reset. Default: 1 MiB.
+    pub fn initial_stream_window(mut self, bytes: u32) -> Self {
+        self.initial_stream_window = bytes.min(MAX_WINDOW);
+        self
+    }
+
+    /// Sets how many bytes all streams of a connection together may send before they are taken;
+    /// at least 65,535, at most 2³¹ − 1. Default: 4 MiB.
+    ///
+    /// It also says how many small DATA frames may wait: each that is shorter than 256 bytes
+    /// counts as what it lacks, and half of this window may be lacking in all. A peer that gets
+    /// past that loses the connection, with `ENHANCE_YOUR_CALM`. Those of WebSockets do not wait,
+    /// whatever their handlers do; with less than 2 MiB a burst may still be too much.
+    pub fn initial_connection_window(mut self, bytes: u32) -> Self {
+        self.initial_connection_window = bytes.clamp(65_535, MAX_WINDOW);
+        self
+    }
+
+    /// Sets the largest list of header fields in a request, in bytes: names and values
+    /// uncompressed, and 32 for each field (RFC 9113 §6.5.2). A larger one is answered with 431, and
+    /// one of more than four times the size ends the connection. Default: 64 KiB.
+    pub fn max_header_list_size(mut self, bytes: u32) -> Self {
+        self.max_header_list_size = bytes;
+        self
+    }
+
+    /// Sets how many streams that the client has reset may wait to be looked at. One more ends
+    /// the connection (CVE-2023-44487, "rapid reset"). Default: 20.
+    pub fn max_pending_accept_reset_streams(mut self, streams: usize) -> Self {
+        self.max_pending_accept_reset_streams = streams;
+        self
+    }
+
+    /// Sets how many streams may be reset for the client's mistakes in the life of a connection.
+    /// One more ends it. Default: 1,024.
+    pub fn max_local_error_reset_streams(mut self, streams: usize) -> Self {
+        self.max_local_error_reset_streams = streams;
+        self
+    }
+
+    /// Sets how many bytes of a response wait for a client that does not take them, for each
+    /// stream. Default: 400 KiB.
+    pub fn max_send_buffer_size(mut self, bytes: usize) -> Self {
+        // hyper panics above.
+        self.max_send_buffer_size = bytes.min(u32::MAX as usize);
+        self
+    }
+
+    /// Asks a connection that has been silent for `interval` whether it is alive (RFC 9113 §6.7),
+    /// and cuts it off when the answer takes longer than `timeout`. `None`: never. Each is at most
+    /// a year. Default: 20 s and 20 s.
+    pub fn keep_alive(mut self, times: impl Into<Option<(Duration, Duration)>>) -> Self {
+        // They are added to the clock, which would overflow.
+        self.keep_alive = times
+            .into()
+            .map(|(interval, timeout)| (interval.min(MAX_TIMEOUT), timeout.min(MAX_TIMEOUT)));
+        self
+    }
+
+    fn builder(&self, streams: Streams) -> http2::Builder<Streams> {
+        let mut builder = http2::Builder::new(streams);
+        builder
+            .timer(TokioTimer::new())
+            // RFC 8441 §3: "… by sending SETTINGS_ENABLE_CONNECT_PROTOCOL with a value of 1".
+            .enable_connect_protocol()
+            .max_concurrent_streams(self.max_concurrent_streams)
+            .initial_stream_window_size(self.initial_stream_window)
+            .initial_connection_window_size(self.initial_connection_window)
+            .max_header_list_size(self.max_header_list_size)
+            .max_pending_accept_reset_streams(self.max_pending_accept_reset_streams)
+            .max_local_error_reset_streams(self.max_local_error_reset_streams)
+            .max_send_buf_size(self.max_send_buffer_size);
+        if let Some((interval, timeout)) = self.keep_alive {
+            builder
+                .keep_alive_interval(interval)
+                .keep_alive_timeout(timeout);
+        }
+        builder
+    }
+
+    /// How many bytes are read before what they bring is taken: whatever they are, h2 charges less
+    /// for them than it allows to wait. The smallest frame that carries a message has fifteen bytes,
+    /// for which it charges 250, and it allows for half of the window; of that this is half again.
+    fn slice_len(&self) -> usize {
+        (self.initial_connection_window as usize / 64).min(64 << 10)
+    }
+
+    /// Runs one connection until its end.
+    pub(super) async fn serve<Io, S, B>(
+        &self,
+        io: Io,
+        read_ahead: Bytes,
+        mut service: ConnectionService<S>,
+        idle_timeout: Duration,
+        mut stopping: watch::Receiver<()>,
+    ) -> hyper::Result<()>
+    where
+        Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        S::Future: Send,
+        S::Error: Into<BoxError>,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        let streams = Streams::new(stopping.clone());
+        // Dropped before the connection: nothing goes on without it.
+        let guard = Guard(streams.clone());
+        let inlets = Inlets::new(self.initial_stream_window as usize);
+        service.inlets = Some(inlets.clone());
+        let (io, slice) = Http2Io::new(io, read_ahead);
+        let builder = self.builder(streams.clone());
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
+        let slice_len = self.slice_len();
+        let mut idle = pin!(sleep(idle_timeout));
+        let mut is_ending = false;
+        let result = loop {
+            tokio::select! {
+                // In this order: a stream that the connection begins is waited for at once.
+                biased;
+                result = poll_fn(|cx| {
+                    slice.store(slice_len, Ordering::Relaxed);
+                    inlets.begin_poll();
+                    let result = connection.as_mut().poll(cx);
+                    // Before anything more is read.
+                    inlets.poll(cx);
+                    result
+                }) => break result,
+                _ = stopping.changed(), if !is_ending => {
+                    is_ending = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                ended = streams.next_end() => {
+                    report_panic(&ended, "its stream is reset");
+                    if streams.is_empty() {
+                        idle.as_mut().reset(Instant::now() + idle_timeout);
+                    }
+                }
+                () = &mut idle => {
+                    if streams.is_empty() && is_ending {
+                        // It was told, and neither goes nor says anything.
+                        break Ok(());
+                    }
+                    if streams.is_empty() {
+                        is_ending = true;
+                        connection.as_mut().graceful_shutdown();
+                    }
+                    idle.as_mut().reset(Instant::now() + idle_timeout);
+                }
+            }
+        };
+        drop(guard);
+        result
+    }
+}
+
+/// RFC 9113 §6.9.1.
+const MAX_WINDOW: u32 = (1 << 31) - 1;
+
+/// The tasks of a connection's streams.
+#[derive(Clone)]
+struct Streams {
+    tasks: Arc<Mutex<JoinSet<()>>>,
+    /// The server waits until nobody has one.
+    stopping: watch::Receiver<()>,
+}
+
+impl Streams {
+    fn new(stopping: watch::Receiver<()>) -> Self {
+        Self {
+            tasks: Arc::default(),
+            stopping,
+        }
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut JoinSet<()>) -> T) -> T {
+        // A panic of a task is not one under the lock.
+        act(&mut self.tasks.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.with(|tasks| tasks.is_empty())
+    }
+
+    /// Waits for a stream to end, for ever if there is none.
+    fn next_end(&self) -> impl Future<Output = Result<(), JoinError>> {
+        poll_fn(|cx| {
+            self.with(|tasks| match tasks.poll_join_next(cx) {
+                Poll::Ready(Some(ended)) => Poll::Ready(ended),
+                Poll::Ready(None) | Poll::Pending => Poll::Pending,
+            })
+        })
+    }
+}
+
+/// hyper spawns here what belongs to a stream: the service's future, and the writing of a socket.
+impl<F> Executor<F> for Streams
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, future: F) {
+        let stopping = self.stopping.clone();
+        self.with(|tasks| {
+            tasks.spawn(async move {
+                let _alive = stopping;
+                future.await;
+            })
+        });
+    }
+}
+
+/// Ends the streams when it is dropped.
+struct Guard(Streams);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // They hold their own way to spawn more: the set would never go by itself.
+        self.0.with(JoinSet::abort_all);
+    }
+}

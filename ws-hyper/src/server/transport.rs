@@ -1,0 +1,221 @@
+//! The streams that the server puts between a connection and hyper.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::OwnedSemaphorePermit,
+};
+
+/// Writing goes through as it is.
+macro_rules! write_through {
+    ($stream:ident) => {
+        impl<Io: AsyncWrite + Unpin> AsyncWrite for $stream<Io> {
+            fn poll_write(
+                mut self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                bytes: &[u8],
+            ) -> Poll<io::Result<usize>> {
+                Pin::new(&mut self.io).poll_write(cx, bytes)
+            }
+
+            fn poll_write_vectored(
+                mut self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                slices: &[IoSlice<'_>],
+            ) -> Poll<io::Result<usize>> {
+                Pin::new(&mut self.io).poll_write_vectored(cx, slices)
+            }
+
+            fn is_write_vectored(&self) -> bool {
+                self.io.is_write_vectored()
+            }
+
+            fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Pin::new(&mut self.io).poll_flush(cx)
+            }
+
+            fn poll_shutdown(
+                mut self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+            ) -> Poll<io::Result<()>> {
+                Pin::new(&mut self.io).poll_shutdown(cx)
+            }
+        }
+    };
+}
+
+/// A stream that counts as a connection until it is dropped, wherever it goes: hyper hands it
+/// over at an upgrade.
+pub(super) struct Counted<Io> {
+    pub(super) io: Io,
+    pub(super) _permit: Option<OwnedSemaphorePermit>,
+}
+
+write_through!(Counted);
+
+impl<Io: AsyncRead + Unpin> AsyncRead for Counted<Io> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buffer)
+    }
+}
+
+/// A stream that watches how the peer begins.
+///
+/// hyper's HTTP/1 tells the preface of HTTP/2 when it sees it whole, and calls half of one a bad
+/// request. So a beginning that may become the preface is held back: it takes no room, for it is
+/// known. hyper's deadline for the first head runs meanwhile.
+pub(super) struct Watched<Io> {
+    io: Io,
+    beginning: Beginning,
+}
+
+/// How a peer has begun.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Beginning {
+    /// With so many bytes of the preface, and nothing else so far.
+    Unknown(u8),
+    /// With the preface.
+    Preface,
+    /// With anything else.
+    Other,
+}
+
+/// RFC 9113 §3.4: what a client sends first.
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+impl<Io> Watched<Io> {
+    /// `expects_preface`: whether the peer may speak HTTP/2.
+    pub(super) fn new(io: Io, expects_preface: bool) -> Self {
+        let beginning = if expects_preface {
+            Beginning::Unknown(0)
+        } else {
+            Beginning::Other
+        };
+        Self { io, beginning }
+    }
+
+    /// The stream, if the peer began with the preface.
+    #[cfg(feature = "http2")]
+    pub(super) fn into_http2(self) -> Option<Io> {
+        (self.beginning == Beginning::Preface).then_some(self.io)
+    }
+}
+
+impl<Io: AsyncRead + Unpin> AsyncRead for Watched<Io> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        loop {
+            let Beginning::Unknown(held) = this.beginning else {
+                return Pin::new(&mut this.io).poll_read(cx, buffer);
+            };
+            if buffer.remaining() <= PREFACE.len() {
+                // hyper lends 8 KiB.
+                return Poll::Ready(Err(io::ErrorKind::InvalidInput.into()));
+            }
+            let start = buffer.filled().len();
+            let held = usize::from(held);
+            buffer.put_slice(PREFACE.get(..held).unwrap_or_default());
+            let read = Pin::new(&mut this.io).poll_read(cx, buffer);
+            if !matches!(read, Poll::Ready(Ok(()))) {
+                buffer.set_filled(start);
+                return read;
+            }
+            let came = buffer.filled().get(start..).unwrap_or_default();
+            let has_ended = came.len() == held;
+            if came.starts_with(PREFACE) {
+                this.beginning = Beginning::Preface;
+            } else if PREFACE.starts_with(came) && !has_ended {
+                // No more than the preface has.
+                this.beginning = Beginning::Unknown(u8::try_from(came.len()).unwrap_or(u8::MAX));
+                buffer.set_filled(start);
+            } else {
+                this.beginning = Beginning::Other;
+            }
+            if !matches!(this.beginning, Beginning::Unknown(_)) {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+write_through!(Watched);
+
+#[cfg(feature = "http2")]
+pub(super) use http2::Http2Io;
+
+#[cfg(feature = "http2")]
+mod http2 {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use bytes::{Buf, Bytes};
+
+    use super::{AsyncRead, AsyncWrite, Context, IoSlice, Pin, Poll, ReadBuf, io};
+
+    /// A stream of HTTP/2, with what hyper's HTTP/1 has read of it already.
+    ///
+    /// It yields after so many bytes. h2 reads as long as there is something to read, and ends
+    /// the whole connection with `ENHANCE_YOUR_CALM` when too many small DATA frames wait; they
+    /// have to be taken in between.
+    pub(in crate::server) struct Http2Io<Io> {
+        io: Io,
+        read_ahead: Bytes,
+        /// How many bytes may be read still; the connection's task renews it.
+        slice: Arc<AtomicUsize>,
+    }
+
+    impl<Io> Http2Io<Io> {
+        pub(in crate::server) fn new(io: Io, read_ahead: Bytes) -> (Self, Arc<AtomicUsize>) {
+            let slice = Arc::default();
+            let io = Self {
+                io,
+                read_ahead,
+                slice: Arc::clone(&slice),
+            };
+            (io, slice)
+        }
+    }
+
+    impl<Io: AsyncRead + Unpin> AsyncRead for Http2Io<Io> {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            if !self.read_ahead.is_empty() {
+                let count = self.read_ahead.len().min(buffer.remaining());
+                buffer.put_slice(&self.read_ahead[..count]);
+                self.read_ahead.advance(count);
+                return Poll::Ready(Ok(()));
+            }
+            let left = self.slice.load(Ordering::Relaxed);
+            if left == 0 {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let before = buffer.filled().len();
+            let read = Pin::new(&mut self.io).poll_read(cx, buffer);
+            let came = buffer.filled().len() - before;
+            self.slice
+                .store(left.saturating_sub(came), Ordering::Relaxed);
+            read
+        }
+    }
+
+    write_through!(Http2Io);
+}
