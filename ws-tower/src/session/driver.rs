@@ -27,6 +27,7 @@ use crate::{
     BoxError, Closed, Error,
     session::{
         Session, SessionProj, drop_handler,
+        feeds::refill,
         state::{Handler, State, panic_text},
         tell,
     },
@@ -352,6 +353,7 @@ where
                 let wakers = {
                     let mut state = self.shared.lock();
                     state.connection.transmitted(mem::take(&mut work.flushed));
+                    state = refill(self.shared, state);
                     work.is_lent = false;
                     state.close_if_abandoned();
                     work.out = state.connection.take_transmit();
@@ -496,6 +498,7 @@ where
         let deadline = {
             let mut state = self.shared.lock();
             state.connection.transmitted(mem::take(&mut work.flushed));
+            state = refill(self.shared, state);
             state.close_if_abandoned();
             work.view = View::of(&state);
             let wakers = state.wakers();
