@@ -6,16 +6,18 @@
 //! | `echo` | every message back, by the plain `recv`/`send` handler |
 //! | `deflate` | the same; both compress with clients that offer it |
 //! | `plain` | the same, never compressed |
+//! | `fanout` | every message to every connection of the process, the sender's too, through the hub; never compressed |
 
 use std::time::Duration;
 
 use tokio::runtime;
 use ws_examples::{Arguments, Failure, asked_to_end, listen, self_signed};
-use ws_tower::{Config, Error, OriginPolicy, WebSocket, WebSocketLayer};
+use ws_tower::{Config, Error, Hub, OriginPolicy, WebSocket, WebSocketLayer};
 
 const USAGE: &str =
-    "load_target echo|deflate|plain --listen ADDR [--threads N] [--max-message-size BYTES] [--tls]
+    "load_target COMMAND --listen ADDR [--threads N] [--max-message-size BYTES] [--tls]
 
+  COMMAND                   echo, deflate, plain or fanout
   --listen ADDR             where to listen; port 0 for a free one
   --threads N               threads of the runtime; 1 runs it on the main thread (default: one
                             for each core)
@@ -37,15 +39,22 @@ fn main() -> Result<(), Failure> {
     }
     match command.as_deref() {
         Some("echo" | "deflate") => {}
-        Some("plain") => config = config.deflate(None),
+        Some("plain" | "fanout") => config = config.deflate(None),
         Some(unknown) => return Err(usage(&format!("unknown command `{unknown}`"))),
         None => return Err(usage("which command?")),
     }
     let sockets = WebSocketLayer::new()
         .origins(OriginPolicy::dangerously_any())
-        .config(config)
-        .route("/", echo)
-        .route("/{*path}", echo);
+        .config(config);
+    let sockets = if command.as_deref() == Some("fanout") {
+        let hub = Hub::new();
+        let handler = move |socket| fan_out(hub.clone(), socket);
+        sockets
+            .route("/", handler.clone())
+            .route("/{*path}", handler)
+    } else {
+        sockets.route("/", echo).route("/{*path}", echo)
+    };
     let address = address.ok_or_else(|| usage("--listen is missing"))?;
     runtime(threads)?.block_on(serve(&address, sockets, tls))
 }
@@ -69,6 +78,14 @@ async fn serve(address: &str, sockets: WebSocketLayer, tls: bool) -> Result<(), 
 async fn echo(mut socket: WebSocket) -> Result<(), Error> {
     while let Some(message) = socket.recv().await {
         socket.send(message?).await?;
+    }
+    Ok(())
+}
+
+async fn fan_out(hub: Hub, mut socket: WebSocket) -> Result<(), Error> {
+    let seat = hub.join("everyone", &socket);
+    while let Some(message) = socket.recv().await {
+        seat.publish(message?);
     }
     Ok(())
 }

@@ -1,50 +1,52 @@
 //! One server, one port: `cargo run --release --example showcase -- [--listen 127.0.0.1:8000] [--tls]`
 //!
-//! Open the address it prints. `/echo` and `/data` are a page to a browser's GET and a socket to
+//! Open the address it prints. `/echo` and its like are a page to a browser's GET and a socket to
 //! an upgrade: the pages are axum's, the sockets the layer's. `/version` tells the version of HTTP.
-//! With `--tls` the certificate is made at the start, and the browser warns of it.
+//! With `--tls` the certificate is made at the start, and the browser warns of it. A board lives for
+//! `--board-lifetime SECONDS`, 300 if that is not said.
 
 use std::time::Duration;
 
-use axum::{
-    Router,
-    http::{Version, header::CONTENT_TYPE},
-    response::Html,
-    routing::get,
-};
+use axum::{http::Version, routing::get};
 use tokio::time::interval;
-use ws_examples::{Arguments, Failure, asked_to_end, listen, self_signed};
+use ws_examples::{
+    Arguments, Failure, Page,
+    applications::{
+        board::{Boards, Limits},
+        chat::Chat,
+        sensors::Sensors,
+        tick::Tick,
+    },
+    asked_to_end, listen, self_signed, site,
+};
 use ws_tower::{Error, Message, WebSocket, WebSocketLayer};
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    let mut arguments = Arguments::from_env("showcase [--listen ADDR] [--tls]")?;
+    let usage = "showcase [--listen ADDR] [--tls] [--board-lifetime SECONDS]";
+    let mut arguments = Arguments::from_env(usage)?;
     let address: Option<String> = arguments.value("--listen")?;
     let tls = arguments.flag("--tls");
+    let lifetime: Option<u64> = arguments.value("--board-lifetime")?;
     arguments.finish()?;
 
-    let style = (
-        [(CONTENT_TYPE, "text/css")],
-        include_str!("showcase/style.css"),
-    );
-    let icon = (
-        [(CONTENT_TYPE, "image/svg+xml")],
-        include_str!("showcase/icon.svg"),
-    );
+    let mut limits = Limits::default();
+    if let Some(seconds) = lifetime {
+        limits.lifetime = Duration::from_secs(seconds);
+    }
     let sockets = WebSocketLayer::new()
         .route("/echo", echo)
         .route("/data", data);
-    let app = Router::new()
-        .route("/", get(Html(include_str!("showcase/index.html"))))
-        .route("/echo", get(Html(include_str!("showcase/echo.html"))))
-        .route("/data", get(Html(include_str!("showcase/data.html"))))
+    let sockets = Tick::start(Duration::from_secs(1)).route(sockets);
+    let sockets = Chat::start().route(sockets);
+    let sockets = Boards::new(limits).route(sockets);
+    let sockets = Sensors::new(Duration::from_millis(150)).route(sockets);
+    let app = site(&Page::ALL)
         .route("/test", get("Yes this is a test!"))
         .route(
             "/version",
             get(async |version: Version| format!("{version:?}")),
         )
-        .route("/style.css", get(style))
-        .route("/icon.svg", get(icon))
         .layer(sockets);
 
     let listener = listen(address.as_deref().unwrap_or("127.0.0.1:8000")).await?;

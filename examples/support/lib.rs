@@ -7,20 +7,30 @@
 //! | `hyper` | the layer alone, under a hand-written accept loop of hyper |
 //! | `showcase` | pages and sockets on one port, to look at in a browser |
 //! | `engine` | an echo server on `ws-core` and `std::net` alone, a thread for each connection |
-//! | `load_target` | the echo for load generators and conformance suites |
+//! | `tick`, `chat`, `board`, `sensors` | an application of the showcase each, on the hub |
+//! | `sensor` | a client that sends what `sensors` shows |
+//! | `swarm` | many clients at once, and how fast they are answered |
+//! | `load_target` | the echo and the fan-out for load generators and conformance suites |
 //!
 //! What follows is what several of them share: their command line, their way to fail, a certificate
-//! for a test, and the signal that ends them. None of it knows a WebSocket.
+//! for a test, the signal that ends them, and the [applications] with their [pages](site()).
 
+pub mod applications;
 mod arguments;
 mod certificate;
+mod dial;
 mod failure;
+mod histogram;
+mod site;
 
 use tokio::{net::TcpListener, signal};
 
 pub use arguments::Arguments;
 pub use certificate::self_signed;
+pub use dial::dial;
 pub use failure::Failure;
+pub use histogram::Histogram;
+pub use site::{Page, site};
 
 /// Listens on `address`, for instance `127.0.0.1:8000`; port 0 asks the system for a free one.
 ///

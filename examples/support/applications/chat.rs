@@ -1,0 +1,212 @@
+//! Chat: one room, plain lines, and names for those who ask.
+
+use std::{future::ready, time::Duration};
+
+use serde::{Deserialize, de::IgnoredAny};
+use serde_json::json;
+use tokio::time::sleep;
+use ws_tower::{
+    Error, WebSocket, WebSocketLayer,
+    hub::{Hub, Presence, Seat, SlowConsumer, Watch},
+};
+
+use super::{explanation, next_text};
+
+/// The application behind `/chat`.
+///
+/// | a client sends | what happens |
+/// |---|---|
+/// | the text `{"name":"…"}`, of 1 to 32 characters | it has this name, and is sent `{"members":["…",…]}` now and whenever somebody with a name comes, goes or takes another |
+/// | any other text | everyone gets it, the sender too |
+/// | a Close with a reason | the others get the reason, as a text |
+///
+/// A client that never gives a name sees plain lines only. What the server cannot do it says as
+/// `{"error":"…"}`, to the one who asked. Since those who asked take `{"members":…}` and `{"error":…}`
+/// for the server's words, a line that looks like one of them is refused.
+#[derive(Clone, Debug)]
+pub struct Chat {
+    hub: Hub,
+}
+
+impl Chat {
+    /// An empty room.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub fn start() -> Self {
+        let hub = Hub::builder()
+            // Of two lists of members nobody needs the first.
+            .policy_of(|topic| (topic == MEMBERS).then(|| SlowConsumer::Latest.into()))
+            .build();
+        let watch = hub.watch(MEMBERS);
+        tokio::spawn(announce(hub.clone(), watch));
+        Self { hub }
+    }
+
+    /// Adds the socket `/chat`.
+    #[must_use]
+    pub fn route(self, sockets: WebSocketLayer) -> WebSocketLayer {
+        sockets.route("/chat", move |socket| talk(self.hub.clone(), socket))
+    }
+}
+
+async fn talk(hub: Hub, mut socket: WebSocket) -> Result<(), Error> {
+    let seat = hub.join(LINES, &socket);
+    let mut named: Option<Seat> = None;
+    while let Some(text) = next_text(&mut socket).await? {
+        match Said::from(&*text) {
+            Said::Line => {
+                seat.publish(text);
+            }
+            Said::Name(name) => match valid(&name) {
+                Ok(_) if named.is_none() && hub.member_count(MEMBERS) >= MAX_MEMBERS => {
+                    let wrong = format!("no more than {MAX_MEMBERS} may have a name");
+                    socket.send(explanation(&wrong)).await?;
+                }
+                // The new seat is taken before the old one is left.
+                Ok(name) => named = Some(hub.join_as(MEMBERS, &socket, name)),
+                Err(wrong) => socket.send(explanation(wrong)).await?,
+            },
+            Said::Forgery => {
+                let wrong = "a line must not look like the server's own words";
+                socket.send(explanation(wrong)).await?;
+            }
+        }
+    }
+    let closed = socket.closed().await;
+    if let Some(close) = closed.received().and_then(|close| close.frame())
+        && !close.reason().is_empty()
+        && Said::from(close.reason()) == Said::Line
+    {
+        seat.publish_to_others(close.reason());
+    }
+    Ok(())
+}
+
+/// Tells the members who is there, as often as that changes.
+async fn announce(hub: Hub, mut watch: Watch) {
+    while watch.recv().await.is_some() {
+        // A crowd that comes at once is one change.
+        while next_now(&mut watch).await.is_some() {}
+        let members = hub.members(MEMBERS);
+        let mut names: Vec<&str> = members.iter().filter_map(|it| it.metadata()).collect();
+        names.sort_unstable();
+        hub.publish(MEMBERS, json!({ "members": names }).to_string());
+        // Names of 32 characters to everyone cost more than it takes to change one.
+        sleep(PAUSE).await;
+    }
+}
+
+/// The next event, if there is one already.
+async fn next_now(watch: &mut Watch) -> Option<Presence> {
+    tokio::select! {
+        biased;
+        event = watch.recv() => event,
+        () = ready(()) => None,
+    }
+}
+
+/// What a text means.
+#[derive(Debug, PartialEq)]
+enum Said {
+    Line,
+    Name(String),
+    /// It would be taken for the server's own words.
+    Forgery,
+}
+
+impl From<&str> for Said {
+    fn from(text: &str) -> Self {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Introduction {
+            name: String,
+        }
+        #[derive(Deserialize)]
+        struct Own {
+            members: Option<IgnoredAny>,
+            error: Option<IgnoredAny>,
+        }
+        if !text.trim_start().starts_with('{') {
+            return Self::Line;
+        }
+        if let Ok(Introduction { name }) = serde_json::from_str(text) {
+            return Self::Name(name);
+        }
+        match serde_json::from_str(text) {
+            Ok(Own {
+                members: None,
+                error: None,
+            })
+            | Err(_) => Self::Line,
+            Ok(_) => Self::Forgery,
+        }
+    }
+}
+
+/// The name without the blanks around it.
+fn valid(name: &str) -> Result<&str, &'static str> {
+    let name = name.trim();
+    if name.is_empty() || name.chars().count() > MAX_NAME {
+        Err("a name has 1 to 32 characters")
+    } else if name.chars().any(char::is_control) {
+        Err("a name has no control characters")
+    } else {
+        Ok(name)
+    }
+}
+
+const LINES: &str = "lines";
+const MEMBERS: &str = "members";
+
+/// As many as fit on a page; each of them is told of each other.
+const MAX_MEMBERS: usize = 100;
+/// In characters: a long name still fits into the reason of a Close.
+const MAX_NAME: usize = 32;
+/// Between two lists of members: too short to be noticed.
+const PAUSE: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_introduction_is_an_object_with_a_name_and_nothing_else() {
+        let name = Said::Name("Ann".to_owned());
+        assert_eq!(Said::from(r#"{"name":"Ann"}"#), name);
+        assert_eq!(Said::from(" { \"name\" : \"A\\u006en\" }\n"), name);
+        for line in [
+            r#"{"name":"Ann","age":7}"#,
+            r#"{"name":7}"#,
+            r#"["name"]"#,
+            r#"{"name":"Ann""#,
+            "{}",
+            "name",
+            "",
+        ] {
+            assert_eq!(Said::from(line), Said::Line, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_words_of_the_server_cannot_be_forged() {
+        for forged in [
+            r#"{"members":["Eve"]}"#,
+            r#" {"mem\u0062ers":[]}"#,
+            r#"{"error":"pay","more":[1]}"#,
+            r#"{"name":"Eve","members":[]}"#,
+        ] {
+            assert_eq!(Said::from(forged), Said::Forgery, "{forged}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_short_and_can_be_shown() {
+        assert_eq!(valid(" Ann "), Ok("Ann"));
+        assert_eq!(valid(&"é".repeat(32)), Ok(&*"é".repeat(32)));
+        for wrong in ["", " \t", &"x".repeat(33), "a\u{7}b"] {
+            assert!(valid(wrong).is_err(), "{wrong}");
+        }
+    }
+}

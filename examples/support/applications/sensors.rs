@@ -1,0 +1,153 @@
+//! Sensors: some send where they point and how they move, all see the newest of it.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep_until};
+use ws_core::Utf8Bytes;
+use ws_tower::{
+    Config, Error, Route, WebSocket, WebSocketLayer,
+    hub::{Hub, Seat, SlowConsumer},
+};
+
+use super::{explanation, next_text};
+
+/// The application behind `/sensors`.
+///
+/// A text is six numbers with a blank between each two, `azimuth pitch roll x y z`: three angles in
+/// degrees, and an acceleration in m/s². Who sends it is a producer. Everyone is a viewer, producers
+/// too, and gets it unchanged.
+///
+/// - A viewer who comes later gets the latest value at once.
+/// - A viewer who is slow gets fewer values, and always the newest
+///   ([`SlowConsumer::Latest`]).
+/// - A producer that sends more often than every 150 ms loses what it overtakes itself: its newest
+///   value goes out when the time has come.
+/// - What is no such text is answered with `{"error":"…"}`, to its sender alone.
+#[derive(Clone, Debug)]
+pub struct Sensors(Arc<Feed>);
+
+#[derive(Debug)]
+struct Feed {
+    hub: Hub,
+    pause: Duration,
+    /// Held while a value is published and while a viewer joins, so that nobody gets an old value
+    /// after a new one.
+    latest: Mutex<Option<Utf8Bytes>>,
+}
+
+impl Sensors {
+    /// A feed without a value, whose producers send every `pause` at most; 150 ms in the showcase.
+    pub fn new(pause: Duration) -> Self {
+        let hub = Hub::builder().slow_consumer(SlowConsumer::Latest).build();
+        Self(Arc::new(Feed {
+            hub,
+            pause,
+            latest: Mutex::default(),
+        }))
+    }
+
+    /// Adds the socket `/sensors`.
+    #[must_use]
+    pub fn route(self, sockets: WebSocketLayer) -> WebSocketLayer {
+        let handler = move |socket| watch_and_produce(Arc::clone(&self.0), socket);
+        // Six numbers of 17 digits, with signs and exponents, are less.
+        let config = Config::new().max_message_size(256);
+        sockets.route_with("/sensors", Route::new(handler).config(config))
+    }
+}
+
+async fn watch_and_produce(feed: Arc<Feed>, mut socket: WebSocket) -> Result<(), Error> {
+    let seat = feed.join(&socket);
+    let mut held = None;
+    let mut free_at = Instant::now();
+    loop {
+        let text = tokio::select! {
+            text = next_text(&mut socket) => text,
+            () = sleep_until(free_at), if held.is_some() => {
+                feed.publish(&seat, held.take());
+                free_at = Instant::now() + feed.pause;
+                continue;
+            }
+        };
+        match text {
+            Ok(Some(text)) => match check(&text) {
+                Ok(()) => held = Some(text),
+                Err(wrong) => socket.send(explanation(&wrong)).await?,
+            },
+            end => {
+                // The last value that was sent is the latest, whenever it was.
+                feed.publish(&seat, held.take());
+                return end.map(drop);
+            }
+        }
+    }
+}
+
+impl Feed {
+    fn join(&self, socket: &WebSocket) -> Seat {
+        let latest = self.lock();
+        let seat = self.hub.join(TOPIC, socket);
+        if let Some(value) = &*latest {
+            self.hub.publish_to(TOPIC, seat.id(), value.clone());
+        }
+        seat
+    }
+
+    fn publish(&self, seat: &Seat, value: Option<Utf8Bytes>) {
+        if let Some(value) = value {
+            let mut latest = self.lock();
+            seat.publish(value.clone());
+            *latest = Some(value);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Utf8Bytes>> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the text is six numbers that can be drawn.
+fn check(text: &str) -> Result<(), String> {
+    let numbers = text.split(' ').map(|word| {
+        let number = word.parse::<f64>().ok().filter(|it| it.abs() <= LARGEST);
+        number.ok_or_else(|| {
+            format!("`{word}` is no number between -{LARGEST} and {LARGEST}; send `{SHAPE}`")
+        })
+    });
+    match numbers.collect::<Result<Vec<_>, _>>()?.len() {
+        6 => Ok(()),
+        count => Err(format!("{count} numbers are not six; send `{SHAPE}`")),
+    }
+}
+
+const TOPIC: &str = "values";
+const SHAPE: &str = "azimuth pitch roll x y z";
+/// Far beyond any angle and any acceleration that a device survives.
+const LARGEST: f64 = 10_000.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_six_numbers() {
+        for right in ["0 0 0 0 0 0", "359.9 -90 180 -0.25 9.80665 1e-3"] {
+            assert_eq!(check(right), Ok(()), "{right}");
+        }
+        for wrong in [
+            "",
+            "1 2 3 4 5",
+            "1 2 3 4 5 6 7",
+            "1 2 3 4 5 six",
+            "1 2 3 4 5 NaN",
+            "1 2 3 4 5 inf",
+            "1 2 3 4 5 10001",
+            "1  2 3 4 5 6",
+        ] {
+            assert!(check(wrong).unwrap_err().contains(SHAPE), "{wrong}");
+        }
+    }
+}
