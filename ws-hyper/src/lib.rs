@@ -69,8 +69,10 @@
 //! [gate]: ws_tower::gate
 #![forbid(unsafe_code)]
 
+pub mod client;
 mod listener;
 mod server;
 
+pub use client::{Connector, connect};
 pub use listener::Listener;
 pub use server::{Serve, serve};
