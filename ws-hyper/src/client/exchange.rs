@@ -81,7 +81,7 @@ where
             Poll::Pending => {
                 driven.map_or_else(|error| Poll::Ready(Err(error)), |()| Poll::Pending)
             }
-            answered => answered,
+            answered @ Poll::Ready(_) => answered,
         }
     })
     .await?;

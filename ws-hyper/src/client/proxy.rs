@@ -72,8 +72,15 @@ impl Proxy {
     /// What the environment says, as curl reads it: `HTTPS_PROXY` for `wss`, `HTTP_PROXY` for
     /// `ws`, `ALL_PROXY` for both, `NO_PROXY` for neither; in capitals or not. They are read now.
     pub fn from_env() -> Self {
+        let no_proxy = ["NO_PROXY", "no_proxy"].map(std::env::var);
+        let no_proxy = no_proxy.into_iter().find_map(Result::ok);
+        let matcher = if is_everything(no_proxy.as_deref().unwrap_or_default()) {
+            Matcher::builder().build()
+        } else {
+            Matcher::from_env()
+        };
         Self {
-            matcher: Arc::new(Matcher::from_env()),
+            matcher: Arc::new(matcher),
             address: None,
         }
     }
@@ -84,9 +91,13 @@ impl Proxy {
     /// `NO_PROXY` is.
     #[must_use]
     pub fn except(mut self, hosts: impl Into<String>) -> Self {
+        let hosts = hosts.into();
         if let Some(address) = &self.address {
-            let builder = Matcher::builder().all(String::from(&**address));
-            self.matcher = Arc::new(builder.no(hosts.into()).build());
+            let mut builder = Matcher::builder();
+            if !is_everything(&hosts) {
+                builder = builder.all(String::from(&**address)).no(hosts);
+            }
+            self.matcher = Arc::new(builder.build());
         }
         self
     }
@@ -109,6 +120,11 @@ impl fmt::Debug for Proxy {
         // The matcher keeps the credentials to itself.
         f.debug_tuple("Proxy").field(&self.matcher).finish()
     }
+}
+
+/// Whether no host has a proxy. The matcher takes the asterisk for all names, and for no address.
+fn is_everything(hosts: &str) -> bool {
+    hosts.split(',').any(|host| host.trim() == "*")
 }
 
 /// A stream through a proxy to a host and port.
@@ -229,6 +245,10 @@ mod tests {
         for (uri, is_proxied) in cases {
             let found = proxy.intercept(&uri.parse().unwrap());
             assert_eq!(found.is_some(), is_proxied, "{uri}");
+        }
+        let proxy = proxy.except("a.example, *");
+        for uri in ["ws://b.example/", "ws://127.0.0.1/", "wss://[::1]/"] {
+            assert!(proxy.intercept(&uri.parse().unwrap()).is_none(), "{uri}");
         }
     }
 
