@@ -81,7 +81,19 @@ impl Arguments {
     where
         T: FromStr<Err: fmt::Display>,
     {
-        let mut found = None;
+        Ok(self.values(flag)?.pop())
+    }
+
+    /// Takes `flag` and the value behind it, as often as they are there.
+    ///
+    /// # Errors
+    ///
+    /// Names the flag when a value is missing or cannot be read.
+    pub fn values<T>(&mut self, flag: &str) -> Result<Vec<T>, Failure>
+    where
+        T: FromStr<Err: fmt::Display>,
+    {
+        let mut found = Vec::new();
         while let Some(place) = self.left.iter().position(|argument| argument == flag) {
             let mut pair = self
                 .left
@@ -96,9 +108,16 @@ impl Arguments {
             let parsed = value.parse().map_err(|error| {
                 Failure::new(format!("{flag} does not take `{value}`: {error}"))
             })?;
-            found = Some(parsed);
+            found.push(parsed);
         }
         Ok(found)
+    }
+
+    /// Takes `flag`, which has no value; says whether it was there.
+    pub fn flag(&mut self, flag: &str) -> bool {
+        let before = self.left.len();
+        self.left.retain(|argument| argument != flag);
+        self.left.len() < before
     }
 
     /// Ends the reading.
@@ -134,8 +153,25 @@ mod tests {
     }
 
     #[test]
+    fn a_flag_may_be_repeated() {
+        let mut arguments = line("--number 1 --other x --number=2");
+        assert_eq!(arguments.values::<u8>("--number").unwrap(), [1, 2]);
+        assert!(arguments.values::<u8>("--number").unwrap().is_empty());
+    }
+
+    #[test]
     fn the_last_of_equal_flags_wins() {
         let mut arguments = line("--threads 1 --threads 2");
+        assert_eq!(arguments.value("--threads").unwrap(), Some(2));
+        arguments.finish().unwrap();
+    }
+
+    #[test]
+    fn a_flag_without_a_value_is_taken_wherever_it_stands() {
+        let mut arguments = line("echo --tls --threads 2 --tls");
+        assert!(arguments.flag("--tls"));
+        assert!(!arguments.flag("--tls"));
+        assert_eq!(arguments.word().as_deref(), Some("echo"));
         assert_eq!(arguments.value("--threads").unwrap(), Some(2));
         arguments.finish().unwrap();
     }

@@ -1,4 +1,4 @@
-//! A WebSocket server on hyper, for any Tower service.
+//! A WebSocket server on hyper, for any Tower service, and a client.
 //!
 //! [`serve`] takes a [`Listener`] and a service — a [`WebSocketLayer`] alone, an axum `Router`,
 //! anything that answers requests — and serves HTTP/1.1 with upgrades:
@@ -58,12 +58,45 @@
 //! What the table says is then that server's affair, and the sockets' shutdown is asked of the
 //! layer's [`Tracker`](ws_tower::Tracker).
 //!
-//! HTTP/2, TLS and a client are not there yet. Until then a proxy ends TLS, or a [`Listener`] whose
+//! The server does not speak HTTP/2 and TLS yet. Until then a proxy ends TLS, or a [`Listener`] whose
 //! streams do their handshake when they are first read: nothing that a peer can hold up belongs
 //! into [`accept`](Listener::accept).
 //!
-//! The crate has no features.
+//! # The client
 //!
+//! [`connect`] goes from an address to a [`WebSocket`], and a [`Connector`] does so with settings:
+//! headers, credentials, subprotocols, proxies, redirects, a transport of your own. The
+//! [module](client) tells what it sees to on the way, and has what makes sockets anew when they end.
+//!
+//! ```
+//! # use ws_tower::{Error, WebSocket, WebSocketLayer};
+//! # async fn echo(mut socket: WebSocket) -> Result<(), Error> {
+//! #     while let Some(message) = socket.recv().await { socket.send(message?).await?; }
+//! #     Ok(())
+//! # }
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let service = WebSocketLayer::new().route("/echo", echo).into_service();
+//! # let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+//! # let address = format!("ws://{}/echo", listener.local_addr()?);
+//! # tokio::spawn(ws_hyper::serve(listener, service).into_future());
+//! let mut socket = ws_hyper::connect(address).await?;
+//! socket.send("Hello").await?;
+//! assert_eq!(socket.recv().await.transpose()?, Some("Hello".into()));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Features
+//!
+//! | feature | adds | default |
+//! |---|---|---|
+//! | `http2` | WebSockets over HTTP/2 (RFC 8441): for the client [`Connector::prefer_http2`](client), and many sockets on one connection | off |
+//! | `rustls` | TLS by rustls, with ring: `wss` addresses; trusts nobody by itself | off |
+//! | `webpki-roots` | a client trusts Mozilla's roots, as they were at the time of the build | off |
+//! | `platform-verifier` | a client trusts whom the operating system trusts | off |
+//!
+//! [`WebSocket`]: ws_tower::WebSocket
 //! [`WebSocketLayer`]: ws_tower::WebSocketLayer
 //! [`PeerAddr`]: ws_tower::PeerAddr
 //! [gate]: ws_tower::gate
