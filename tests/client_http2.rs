@@ -8,6 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 
@@ -366,6 +367,56 @@ async fn a_server_of_http1_alone_gets_a_fresh_connection() {
     match within(connector.connect_http2(&address)).await.unwrap_err() {
         ConnectError::Http(error) => assert_eq!(error.kind(), HttpErrorKind::NoHttp2),
         error => panic!("{error:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_to_http2_is_asked_over_http1_in_time() {
+    let address = scripted::server(move |mut visit| async move {
+        if visit.head.starts_with("PRI ") {
+            visit.be_silent().await;
+        }
+        visit.open(b"\x81\x02h1").await;
+        visit.rest().await;
+    })
+    .await;
+    let config = Config::new().handshake_timeout(Duration::from_secs(1));
+    let connector = Connector::new().config(config).prefer_http2();
+    let connecting = connector.connect(format!("ws://{address}/"));
+    let (mut socket, _) = within(connecting).await.unwrap();
+    hears(&mut socket, "h1").await;
+}
+
+/// Each connect is dropped after so many polls, for every number until it completes.
+#[tokio::test]
+async fn a_connect_that_is_dropped_at_any_await_leaves_nothing_behind() {
+    let server = Server::default();
+    let address = format!("ws://{}/", server.start().await);
+    let tasks = || {
+        tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks()
+    };
+    let connector = Connector::new().prefer_http2();
+    let before = tasks();
+    for polls in 0.. {
+        let mut left = polls;
+        let mut connecting = Box::pin(connector.connect(&address));
+        let connected = std::future::poll_fn(|cx| {
+            if left == 0 {
+                return Poll::Ready(false);
+            }
+            left -= 1;
+            connecting.as_mut().poll(cx).map(|result| result.is_ok())
+        })
+        .await;
+        drop(connecting);
+        until(|| server.open.load(Ordering::SeqCst) == 0).await;
+        until(|| tasks() <= before).await;
+        if connected {
+            assert!(polls > 3, "there was something to drop");
+            return;
+        }
     }
 }
 

@@ -555,13 +555,16 @@ impl Connector {
                 return self.upgrade(io, peer, handshake, deadline, step).await;
             }
             *step = Step::Settings;
-            match http2::Link::establish(io).await {
-                Ok(link) => {
+            // A server that does not know HTTP/2 may wait for the rest of a strange request.
+            let patience = SETTINGS_TIMEOUT.min((deadline - Instant::now()) / 2);
+            match tokio::time::timeout(patience, http2::Link::establish(io)).await {
+                Ok(Ok(link)) => {
                     *step = Step::Answer;
                     let opened = link.open(handshake, deadline).await?;
                     return Ok(self.start(opened, link.peer));
                 }
-                Err(error) => tracing::debug!(%error, "no http/2, trying http/1.1"),
+                Ok(Err(error)) => tracing::debug!(%error, "no http/2, trying http/1.1"),
+                Err(_) => tracing::debug!("no http/2 settings, trying http/1.1"),
             }
         }
         let io = self.stream(address, handshake, Alpn::Http1, step).await?;
@@ -678,6 +681,11 @@ impl Connector {
         self.wrong.get_or_insert(text.into());
     }
 }
+
+/// How long a server's HTTP/2 settings may take where HTTP/1.1 would do; half of what is left of
+/// the deadline, if that is less.
+#[cfg(feature = "http2")]
+const SETTINGS_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What is for the first server alone.
 const CREDENTIALS: [HeaderName; 3] = [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION];
