@@ -22,8 +22,8 @@ use tokio::time::{Instant, timeout_at};
 use ws_tower::{WebSocket, ws_core::handshake::client::Handshake};
 
 use super::{
-    Connector,
     address::{Address, AddressError},
+    connector::Connector,
     error::{ConnectError, HttpError, Step},
     exchange::{MAX_ANSWER, Opened, body_deadline, start_of, with_body},
     tls::Alpn,

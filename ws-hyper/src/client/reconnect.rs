@@ -19,8 +19,9 @@ use tokio::{
 use ws_tower::WebSocket;
 
 use super::{
-    Connector, YEAR,
     address::Address,
+    connecting::YEAR,
+    connector::Connector,
     error::{ConnectError, TlsErrorKind},
 };
 
