@@ -97,8 +97,8 @@ impl Connector {
     ///
     /// # Errors
     ///
-    /// [`ConnectError`]: why there is none; [`HttpErrorKind::NoHttp2`](super::HttpErrorKind::NoHttp2) if the server speaks no
-    /// HTTP/2 or allows no WebSockets over it.
+    /// [`ConnectError`]: why there is none. It is [`NoHttp2`](super::HttpErrorKind::NoHttp2) if the
+    /// server speaks no HTTP/2, or allows no WebSockets over it.
     ///
     /// # Cancel safety
     ///
