@@ -7,6 +7,7 @@
 //! | `hyper` | the layer alone, under a hand-written accept loop of hyper |
 //! | `showcase` | pages and sockets on one port, to look at in a browser |
 //! | `engine` | an echo server on `ws-core` and `std::net` alone, a thread for each connection |
+//! | `client` | a client at the command line, and the echo client of a conformance suite |
 //! | `load_target` | the echo for load generators and conformance suites |
 //!
 //! What follows is what several of them share: their command line, their way to fail, a certificate
