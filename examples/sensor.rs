@@ -5,61 +5,51 @@
 
 use std::time::Duration;
 
-use http::Uri;
-use tokio::time::{Instant, interval, sleep};
-use ws_examples::{Arguments, Failure, asked_to_end, dial};
-use ws_tower::{CloseCode, CloseFrame, Config, WebSocket};
+use tokio::time::{Instant, interval};
+use ws_examples::{Arguments, Failure, asked_to_end};
+use ws_hyper::{Connector, client::Reconnecting};
+use ws_tower::{CloseCode, CloseFrame, WebSocket};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Failure> {
     let mut arguments = Arguments::from_env("sensor [ws://127.0.0.1:8000/sensors]")?;
-    let uri = arguments.word();
+    let address = arguments.word();
     arguments.finish()?;
-    let uri: Uri = uri
-        .as_deref()
-        .unwrap_or("ws://127.0.0.1:8000/sensors")
-        .parse()?;
+    let address = address.as_deref().unwrap_or("ws://127.0.0.1:8000/sensors");
 
     let start = Instant::now();
-    tokio::select! {
-        () = for_ever(&uri, start) => {}
-        () = asked_to_end() => {}
-    }
-    Ok(())
-}
-
-/// Connects, sends, and connects again: at once after a good connection, else after a pause that
-/// doubles up to 16 s.
-async fn for_ever(uri: &Uri, start: Instant) {
-    let mut pause = SHORTEST;
+    let mut sockets = Reconnecting::new(Connector::new(), address)?;
+    let mut asked_to_end = std::pin::pin!(asked_to_end());
     loop {
-        match dial(uri, &Config::new()).await {
-            Ok(socket) => {
-                println!("sending to {uri}");
-                pause = SHORTEST;
-                produce(socket, start).await;
+        let socket = tokio::select! {
+            socket = sockets.next() => socket,
+            () = &mut asked_to_end => return Ok(()),
+        };
+        // An error is one that another attempt would not mend, such as a wrong path.
+        let Some(mut socket) = socket.transpose()? else {
+            return Ok(());
+        };
+        socket.discard_incoming(); // its own values come back, and those of others
+        println!("sending to {address}");
+        tokio::select! {
+            () = produce(&socket, start) => println!("{}", socket.closed().await),
+            () = &mut asked_to_end => {
+                socket.close(CloseFrame::from(CloseCode::NORMAL)).await;
+                return Ok(());
             }
-            Err(failure) => println!("{failure:?}"),
         }
-        // Not all devices at one moment.
-        sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-        pause = (2 * pause).min(LONGEST);
     }
 }
 
-async fn produce(mut socket: WebSocket, start: Instant) {
-    socket.discard_incoming(); // this one's own values, and those of others
+/// Sends until the socket has ended.
+async fn produce(socket: &WebSocket, start: Instant) {
     let mut ticks = interval(Duration::from_millis(150));
     let mut last = String::new();
     loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            closed = socket.closed() => return println!("{closed:?}"),
-        }
+        ticks.tick().await;
         let value = measure(start.elapsed().as_secs_f64());
         if value != last && socket.send(value.as_str()).await.is_err() {
-            let closed = socket.close(CloseFrame::from(CloseCode::NORMAL)).await;
-            return println!("{closed:?}");
+            return;
         }
         last = value;
     }
@@ -77,6 +67,3 @@ fn measure(seconds: f64) -> String {
         9.81 + z
     )
 }
-
-const SHORTEST: Duration = Duration::from_millis(500);
-const LONGEST: Duration = Duration::from_secs(16);

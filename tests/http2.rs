@@ -28,7 +28,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 use tower::{Layer, service_fn};
-use ws_hyper::{Http2, serve};
+use ws_hyper::{serve, server::Http2};
 use ws_tests::{
     http2::{Client, connect},
     raw::{Raw, masked, until, within},

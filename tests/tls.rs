@@ -24,7 +24,10 @@ use tokio::{
     time::{Instant, sleep},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream, rustls};
-use ws_hyper::{PeerCertificates, Tls, TlsError, serve};
+use ws_hyper::{
+    serve,
+    server::{PeerCertificates, Tls, TlsError},
+};
 use ws_tests::{
     http2::Client,
     raw::{Raw, masked, within},

@@ -81,7 +81,19 @@ impl Arguments {
     where
         T: FromStr<Err: fmt::Display>,
     {
-        let mut found = None;
+        Ok(self.values(flag)?.pop())
+    }
+
+    /// Takes `flag` and the value behind it, as often as they are there.
+    ///
+    /// # Errors
+    ///
+    /// Names the flag when a value is missing or cannot be read.
+    pub fn values<T>(&mut self, flag: &str) -> Result<Vec<T>, Failure>
+    where
+        T: FromStr<Err: fmt::Display>,
+    {
+        let mut found = Vec::new();
         while let Some(place) = self.left.iter().position(|argument| argument == flag) {
             let mut pair = self
                 .left
@@ -96,7 +108,7 @@ impl Arguments {
             let parsed = value.parse().map_err(|error| {
                 Failure::new(format!("{flag} does not take `{value}`: {error}"))
             })?;
-            found = Some(parsed);
+            found.push(parsed);
         }
         Ok(found)
     }
@@ -138,6 +150,13 @@ mod tests {
         );
         assert_eq!(arguments.value::<u8>("--absent").unwrap(), None);
         arguments.finish().unwrap();
+    }
+
+    #[test]
+    fn a_flag_may_be_repeated() {
+        let mut arguments = line("--number 1 --other x --number=2");
+        assert_eq!(arguments.values::<u8>("--number").unwrap(), [1, 2]);
+        assert!(arguments.values::<u8>("--number").unwrap().is_empty());
     }
 
     #[test]

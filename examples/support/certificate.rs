@@ -1,7 +1,7 @@
 //! A certificate that vouches for itself, made on the spot: for a look at TLS, and for tests.
 
 use rcgen::{CertifiedKey, generate_simple_self_signed};
-use ws_hyper::Tls;
+use ws_hyper::server::Tls;
 
 use crate::Failure;
 

@@ -7,6 +7,7 @@
 //! | `hyper` | the layer alone, under a hand-written accept loop of hyper |
 //! | `showcase` | pages and sockets on one port, to look at in a browser |
 //! | `engine` | an echo server on `ws-core` and `std::net` alone, a thread for each connection |
+//! | `client` | a client at the command line, and the echo client of a conformance suite |
 //! | `tick`, `chat`, `board`, `sensors` | an application of the showcase each, on the hub |
 //! | `sensor` | a client that sends what `sensors` shows |
 //! | `swarm` | many clients at once, and how fast they are answered |
@@ -18,7 +19,6 @@
 pub mod applications;
 mod arguments;
 mod certificate;
-mod dial;
 mod failure;
 mod histogram;
 mod site;
@@ -27,7 +27,6 @@ use tokio::{net::TcpListener, signal};
 
 pub use arguments::Arguments;
 pub use certificate::self_signed;
-pub use dial::dial;
 pub use failure::Failure;
 pub use histogram::Histogram;
 pub use site::{Page, site};

@@ -9,8 +9,10 @@
 //! | [`io`] | streams that count, stall and fail |
 //! | [`peer`] | the other end of a session, in bytes |
 //! | [`process`] | a server in a process of its own, to measure what it takes |
+//! | [`proxy`] | small proxies, HTTP and SOCKS5 |
 //! | [`random`] | a small generator of numbers that a seed repeats |
 //! | [`raw`] | a client that knows nothing but bytes |
+//! | [`scripted`] | a server that says what a script has it say |
 //! | [`wire`] | frames as bytes, made and taken apart apart from the engine |
 #![expect(
     clippy::missing_panics_doc,
@@ -24,8 +26,10 @@ pub mod http2;
 pub mod io;
 pub mod peer;
 pub mod process;
+pub mod proxy;
 pub mod random;
 pub mod raw;
+pub mod scripted;
 pub mod wire;
 
 /// The README's programs compile, and those that end run.

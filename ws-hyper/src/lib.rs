@@ -1,12 +1,15 @@
-//! A WebSocket server on hyper, for any Tower service.
+//! A WebSocket server on hyper, for any Tower service, and a client.
 //!
 //! [`serve`] takes a [`Listener`] and a service — a [`WebSocketLayer`] alone, an axum `Router`,
-//! anything that answers requests — and serves HTTP/1.1 with upgrades:
+//! anything that answers requests — and serves it over HTTP/1.1 and HTTP/2 on one port, with TLS or
+//! without:
 //!
 //! | it sees to | how |
 //! |---|---|
 //! | slow and endless request heads | one deadline, a limit on the size and on the lines (431) |
 //! | small frames | `TCP_NODELAY` |
+//! | HTTP/2 | told from HTTP/1.1 by its first bytes, or by ALPN; WebSockets by extended CONNECT (RFC 8441); explicit [limits](server::Http2) |
+//! | TLS | [`Serve::tls`](Serve), with certificates that can be reloaded: `server::Tls` |
 //! | too many connections | pauses accepting at [`max_connections`](Serve::max_connections) |
 //! | running out of descriptors | logs it, waits, goes on |
 //! | a service that fails or panics | the end of that connection, and of nothing else |
@@ -58,26 +61,54 @@
 //! What the table says is then that server's affair, and the sockets' shutdown is asked of the
 //! layer's [`Tracker`](ws_tower::Tracker).
 //!
-//! HTTP/2, TLS and a client are not there yet. Until then a proxy ends TLS, or a [`Listener`] whose
-//! streams do their handshake when they are first read: nothing that a peer can hold up belongs
-//! into [`accept`](Listener::accept).
+//! # The client
 //!
-//! The crate has no features.
+//! [`connect`] goes from an address to a [`WebSocket`], and a [`Connector`] does so with settings:
+//! headers, credentials, subprotocols, proxies, redirects, a transport of your own. The
+//! [module](client) tells what it sees to on the way, and has what makes sockets anew when they end.
 //!
+//! ```
+//! # use ws_tower::{Error, WebSocket, WebSocketLayer};
+//! # async fn echo(mut socket: WebSocket) -> Result<(), Error> {
+//! #     while let Some(message) = socket.recv().await { socket.send(message?).await?; }
+//! #     Ok(())
+//! # }
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let service = WebSocketLayer::new().route("/echo", echo).into_service();
+//! # let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+//! # let address = format!("ws://{}/echo", listener.local_addr()?);
+//! # tokio::spawn(ws_hyper::serve(listener, service).into_future());
+//! let mut socket = ws_hyper::connect(address).await?;
+//! socket.send("Hello").await?;
+//! assert_eq!(socket.recv().await.transpose()?, Some("Hello".into()));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Features
+//!
+//! | feature | adds | default |
+//! |---|---|---|
+//! | `deflate` | compression, permessage-deflate (RFC 7692) | on |
+//! | `http2` | HTTP/2 beside HTTP/1.1 on one port, and WebSockets over it (RFC 8441); for the client [`Connector::prefer_http2`](client), and many sockets on one connection | on |
+//! | `rustls` | TLS by rustls, with ring: a server's `Tls`, and `wss` addresses for the client, which trusts nobody by itself | off |
+//! | `webpki-roots` | a client trusts Mozilla's roots, as they were at the time of the build | off |
+//! | `platform-verifier` | a client trusts whom the operating system trusts | off |
+//!
+//! [`WebSocket`]: ws_tower::WebSocket
 //! [`WebSocketLayer`]: ws_tower::WebSocketLayer
 //! [`PeerAddr`]: ws_tower::PeerAddr
 //! [gate]: ws_tower::gate
 #![forbid(unsafe_code)]
 
+pub mod client;
 pub mod docs;
 mod listener;
-mod server;
+pub mod server;
 
+pub use client::{Connector, connect};
 pub use listener::Listener;
-#[cfg(feature = "http2")]
-pub use server::Http2;
-#[cfg(feature = "rustls")]
-pub use server::{PeerCertificates, Tls, TlsError};
 pub use server::{Serve, serve};
 #[cfg(feature = "rustls")]
 pub use tokio_rustls::rustls;

@@ -11,6 +11,7 @@
 use std::{
     fmt,
     future::Future,
+    net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::Arc,
@@ -134,7 +135,23 @@ impl<Io> Session<Io> {
     ///
     /// Bytes that came with the handshake go into `connection` first.
     pub fn new(io: Io, connection: Connection) -> (Self, WebSocket) {
-        let shared = Shared::new(connection, Handler::Done, About::default());
+        Self::after_handshake(io, connection, None, None)
+    }
+
+    /// Like [`new`](Self::new), for a handle that can tell what the handshake agreed on, and with
+    /// whom: see [`WebSocket::subprotocol`] and [`WebSocket::peer`].
+    pub fn after_handshake(
+        io: Io,
+        connection: Connection,
+        subprotocol: Option<Box<str>>,
+        peer: Option<SocketAddr>,
+    ) -> (Self, WebSocket) {
+        let about = About {
+            subprotocol,
+            peer,
+            ..About::default()
+        };
+        let shared = Shared::new(connection, Handler::Done, about);
         let socket = WebSocket::new(Arc::clone(&shared));
         (Self::start(shared, io, None), socket)
     }

@@ -13,19 +13,19 @@ use tokio::{
 use tower::Service;
 use ws_tower::{BoxError, gate::Gate};
 
+#[cfg(feature = "rustls")]
+use super::{PeerCertificates, Tls};
 use super::{
     service::ConnectionService,
     transport::{Counted, Watched},
 };
-#[cfg(feature = "rustls")]
-use crate::{PeerCertificates, Tls};
 
 /// What all connections of a server have in common.
 pub(super) struct Protocols {
     pub(super) http1: http1::Builder,
     pub(super) speaks_http2: bool,
     #[cfg(feature = "http2")]
-    pub(super) http2: Option<crate::Http2>,
+    pub(super) http2: Option<super::Http2>,
     #[cfg(feature = "rustls")]
     pub(super) tls: Option<Tls>,
     /// How long a connection may have nothing to do.

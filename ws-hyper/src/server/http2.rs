@@ -49,7 +49,7 @@ use super::{
 /// ```no_run
 /// # async fn run(listener: tokio::net::TcpListener) -> std::io::Result<()> {
 /// # let app = ws_tower::WebSocketLayer::new().into_service();
-/// use ws_hyper::Http2;
+/// use ws_hyper::server::Http2;
 ///
 /// // A thousand sockets on each connection, such as those of a proxy.
 /// let limits = Http2::new().max_concurrent_streams(1000);

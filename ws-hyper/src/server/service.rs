@@ -16,7 +16,7 @@ use ws_tower::{BoxError, PeerAddr, gate::Gate};
 #[cfg(feature = "http2")]
 use super::inlet::Inlets;
 #[cfg(feature = "rustls")]
-use crate::PeerCertificates;
+use crate::server::PeerCertificates;
 
 /// The service of one connection.
 #[derive(Clone)]

@@ -46,7 +46,7 @@ use super::MAX_TIMEOUT;
 ///
 /// ```no_run
 /// # async fn run(listener: tokio::net::TcpListener) -> Result<(), Box<dyn std::error::Error>> {
-/// use ws_hyper::Tls;
+/// use ws_hyper::server::Tls;
 /// # let sockets = ws_tower::WebSocketLayer::new();
 /// # let app = sockets.into_service();
 ///
@@ -381,9 +381,7 @@ fn certificates_of(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError>
     Ok(certificates)
 }
 
-fn verifier(
-    roots: &[u8],
-) -> Result<tokio_rustls::rustls::server::ClientCertVerifierBuilder, TlsError> {
+fn verifier(roots: &[u8]) -> Result<rustls::server::ClientCertVerifierBuilder, TlsError> {
     let mut store = RootCertStore::empty();
     for root in certificates_of(roots)? {
         store.add(root).map_err(TlsError::Config)?;
@@ -404,7 +402,7 @@ fn provider() -> Arc<CryptoProvider> {
 ///
 /// ```
 /// use http::Request;
-/// use ws_hyper::PeerCertificates;
+/// use ws_hyper::server::PeerCertificates;
 ///
 /// fn is_known(request: &Request<()>) -> bool {
 ///     request.extensions().get::<PeerCertificates>().is_some()

@@ -2,9 +2,9 @@
 
 use std::{error::Error, fmt, io, path::PathBuf};
 
-use tokio_rustls::rustls::{self, pki_types::pem, server::VerifierBuilderError};
+use rustls::{self, pki_types::pem, server::VerifierBuilderError};
 
-/// What is wrong with the certificates, keys or roots given to [`Tls`](crate::Tls).
+/// What is wrong with the certificates, keys or roots given to [`Tls`](crate::server::Tls).
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum TlsError {

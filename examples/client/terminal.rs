@@ -1,0 +1,145 @@
+//! Lines in, lines out, and the last words. What a peer says cannot steer the terminal: control
+//! characters are printed as `\n`, `\u{1b}` and the like.
+
+use std::{
+    error::Error,
+    fmt::Write as _,
+    io::{self, BufRead, IsTerminal, Write},
+    process::ExitCode,
+    thread,
+};
+
+use tokio::sync::mpsc;
+use ws_hyper::client::ConnectError;
+use ws_tower::{Closed, Message};
+
+/// Standard input and output.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terminal {
+    /// Whether somebody sits there.
+    is_interactive: bool,
+}
+
+impl Terminal {
+    pub(crate) fn new() -> Self {
+        Self {
+            is_interactive: io::stdin().is_terminal() && io::stdout().is_terminal(),
+        }
+    }
+
+    /// The lines of standard input, as they come. A thread reads them, which does not keep the
+    /// process alive.
+    pub(crate) fn lines(self) -> mpsc::Receiver<String> {
+        let (sender, receiver) = mpsc::channel(16);
+        thread::spawn(move || {
+            let mut input = io::stdin().lock();
+            loop {
+                self.prompt();
+                let mut line = Vec::new();
+                match input.read_until(b'\n', &mut line) {
+                    Ok(0) | Err(_) => return,
+                    Ok(_) => {}
+                }
+                let line = line.strip_suffix(b"\n").unwrap_or(&line);
+                let line = line.strip_suffix(b"\r").unwrap_or(line);
+                match str::from_utf8(line) {
+                    Ok(line) if sender.blocking_send(line.to_owned()).is_err() => return,
+                    Ok(_) => {}
+                    Err(_) => eprintln!("a line is not UTF-8, and not sent"),
+                }
+            }
+        });
+        receiver
+    }
+
+    /// Prints a message as one line, at once.
+    pub(crate) fn print(self, message: &Message) -> io::Result<()> {
+        let mut line = match message {
+            Message::Text(text) => printable(text),
+            Message::Binary(bytes) => {
+                let mut line = format!("<{} bytes> ", bytes.len());
+                for byte in bytes {
+                    let _ = write!(line, "{byte:02x}");
+                }
+                line
+            }
+        };
+        if self.is_interactive {
+            line.insert(0, '\r');
+        }
+        line.push('\n');
+        // One write, or a prompt may come in between.
+        let mut output = io::stdout().lock();
+        output.write_all(line.as_bytes())?;
+        output.flush()?;
+        drop(output);
+        self.prompt();
+        Ok(())
+    }
+
+    fn prompt(self) {
+        if self.is_interactive {
+            let mut output = io::stdout().lock();
+            let _ = output.write_all(b"> ").and_then(|()| output.flush());
+        }
+    }
+}
+
+/// Tells how the socket ended.
+pub(crate) fn closed(closed: &Closed) -> ExitCode {
+    // RFC 6455 §7.1.5: 1005 for a Close without a code, 1006 for no Close at all.
+    let mut line = match closed.received() {
+        Some(close) => match close.frame() {
+            Some(frame) => format!("{} {}", u16::from(frame.code()), printable(frame.reason())),
+            None => "1005".to_owned(),
+        },
+        None => "1006".to_owned(),
+    };
+    line.truncate(line.trim_end().len());
+    let is_clean = closed.is_clean();
+    line.push_str(if is_clean { " (clean)" } else { " (unclean)" });
+    if let Some(cause) = closed.cause() {
+        let _ = write!(line, ": {}", chain(cause));
+    }
+    eprintln!("closed {line}");
+    if is_clean {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Tells why there is no socket. Where no server has answered there is no status: that is the
+/// 1006 that a browser tells.
+pub(crate) fn refused(error: &ConnectError) -> ExitCode {
+    let cause = printable(&chain(error));
+    match error.refusal() {
+        Some(refusal) => eprintln!("refused {}: {cause}", refusal.status().as_u16()),
+        None => eprintln!("closed 1006 (unclean): {cause}"),
+    }
+    ExitCode::FAILURE
+}
+
+/// An error and its causes.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let _ = write!(text, ": {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// The text in one line, without control characters.
+fn printable(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() && character != '\t' {
+            line.extend(character.escape_default());
+        } else {
+            line.push(character);
+        }
+    }
+    line
+}

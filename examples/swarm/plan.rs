@@ -1,0 +1,87 @@
+//! What a swarm is to do, from the command line.
+
+use std::{str::FromStr, time::Duration};
+
+use ws_examples::{Arguments, Failure};
+
+const USAGE: &str = "swarm URL [--sockets N] [--mode echo|subscribe] [--size BYTES] [--pause MS]
+             [--seconds N] [--at-once N] [--threads N] [--deflate]
+
+  URL             ws:// or wss://
+  --sockets N     how many to open (default: 100)
+  --mode MODE     echo: each sends a text, waits for it to come back, and sends the next (default);
+                  subscribe: each only listens
+  --size BYTES    of each text (default: 128); from 18 on it says whose it is, so that what others
+                  send is not taken for the answer
+  --pause MS      between an answer and the next text (default: 0)
+  --seconds N     how long, from the first socket on; 0 for until Control-C (default: 10)
+  --at-once N     handshakes under way at a time (default: 100)
+  --threads N     threads of the runtime (default: one for each core)
+  --deflate       offers compression";
+
+/// What a swarm is to do.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) url: String,
+    pub(crate) sockets: usize,
+    pub(crate) mode: Mode,
+    pub(crate) size: usize,
+    pub(crate) pause: Duration,
+    /// `None` for until it is interrupted.
+    pub(crate) time: Option<Duration>,
+    pub(crate) at_once: usize,
+    pub(crate) threads: Option<usize>,
+    pub(crate) deflate: bool,
+}
+
+/// What each socket does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Echo,
+    Subscribe,
+}
+
+impl Plan {
+    pub(crate) fn from_env() -> Result<Self, Failure> {
+        let mut arguments = Arguments::from_env(USAGE)?;
+        let plan = Self {
+            url: arguments.word().unwrap_or_default(),
+            sockets: arguments.value("--sockets")?.unwrap_or(100),
+            mode: arguments.value("--mode")?.unwrap_or(Mode::Echo),
+            size: arguments.value("--size")?.unwrap_or(128),
+            pause: Duration::from_millis(arguments.value("--pause")?.unwrap_or(0)),
+            time: match arguments.value("--seconds")? {
+                Some(0) => None,
+                seconds => Some(Duration::from_secs(seconds.unwrap_or(10))),
+            },
+            at_once: arguments.value("--at-once")?.unwrap_or(100),
+            threads: arguments.value("--threads")?,
+            deflate: arguments.flag("--deflate"),
+        };
+        arguments.finish()?;
+        let wrong = if plan.url.is_empty() {
+            "which address?"
+        } else if plan.sockets == 0 || plan.at_once == 0 || plan.threads == Some(0) {
+            "--sockets, --at-once and --threads are at least 1"
+        } else if plan.size > LARGEST {
+            "--size is at most 1048576, the largest message that the library takes by default"
+        } else {
+            return Ok(plan);
+        };
+        Err(Failure::new(format!("{wrong}\nusage: {USAGE}")))
+    }
+}
+
+impl FromStr for Mode {
+    type Err = &'static str;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        match word {
+            "echo" => Ok(Self::Echo),
+            "subscribe" => Ok(Self::Subscribe),
+            _ => Err("echo and subscribe are all there is"),
+        }
+    }
+}
+
+const LARGEST: usize = 1 << 20;

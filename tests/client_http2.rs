@@ -1,0 +1,522 @@
+//! The client over HTTP/2 (RFC 8441), against a server written on hyper alone.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::Poll,
+    time::Duration,
+};
+
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use hyper::{
+    body::Incoming,
+    ext::Protocol,
+    server::conn::http2,
+    service::service_fn,
+    upgrade::{self, Upgraded},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    time::{Instant, sleep},
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        self,
+        pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+    },
+};
+use ws_hyper::{
+    Connector,
+    client::{ConnectError, Http2, HttpErrorKind, Step, Tls},
+};
+use ws_tests::{
+    peer::Peer,
+    raw::{until, within},
+    scripted::{self, Visit, visited},
+};
+use ws_tower::{
+    CloseCode, Config, Error, Message, WebSocket,
+    ws_core::{Event, handshake::client::RefusalReason},
+};
+
+/// A server for HTTP/2 alone, with an echo behind every path but some.
+#[derive(Clone, Default)]
+struct Server {
+    /// Connections so far, and those that are open.
+    connections: Arc<AtomicUsize>,
+    open: Arc<AtomicUsize>,
+    without_extended_connect: bool,
+    max_streams: Option<u32>,
+}
+
+impl Server {
+    async fn start(&self) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = self.clone();
+        tokio::spawn(async move {
+            while let Ok((io, _)) = listener.accept().await {
+                tokio::spawn(server.clone().serve(io));
+            }
+        });
+        address
+    }
+
+    async fn serve<Io>(self, io: Io)
+    where
+        Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        self.connections.fetch_add(1, Ordering::SeqCst);
+        self.open.fetch_add(1, Ordering::SeqCst);
+        let mut http = http2::Builder::new(TokioExecutor::new());
+        if !self.without_extended_connect {
+            http.enable_connect_protocol();
+        }
+        if let Some(max) = self.max_streams {
+            http.max_concurrent_streams(max);
+        }
+        let _ = http
+            .serve_connection(TokioIo::new(io), service_fn(answer))
+            .await;
+        self.open.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+async fn answer(mut request: Request<Incoming>) -> Result<Response<String>, Infallible> {
+    assert_eq!(request.method(), Method::CONNECT);
+    let protocol = request.extensions().get::<Protocol>().unwrap();
+    assert_eq!(protocol.as_str(), "websocket");
+    assert!(request.uri().scheme().is_some() && request.uri().authority().is_some());
+    let headers = request.headers();
+    assert_eq!(headers["sec-websocket-version"], "13");
+    for absent in ["sec-websocket-key", "upgrade", "connection", "host"] {
+        assert!(!headers.contains_key(absent), "{absent}");
+    }
+    let mut response = Response::new(String::new());
+    match request.uri().path() {
+        "/forbidden" => {
+            *response.status_mut() = http::StatusCode::FORBIDDEN;
+            *response.body_mut() = "not you".into();
+            return Ok(response);
+        }
+        "/never" => std::future::pending().await,
+        "/odd" => {
+            let odd = HeaderValue::from_static("odd");
+            response.headers_mut().insert("sec-websocket-protocol", odd);
+        }
+        _ => {}
+    }
+    if let Some(offered) = headers.get("sec-websocket-protocol") {
+        let chosen = offered.clone();
+        response
+            .headers_mut()
+            .insert("sec-websocket-protocol", chosen);
+    }
+    let seen = seen(request.uri().path(), headers);
+    tokio::spawn(async move {
+        if let Ok(upgraded) = upgrade::on(&mut request).await {
+            echo(upgraded, seen).await;
+        }
+    });
+    Ok(response)
+}
+
+fn seen(path: &str, headers: &HeaderMap) -> String {
+    let room = headers.get("x-room").map(|room| room.to_str().unwrap());
+    format!("{path} {}", room.unwrap_or_default())
+}
+
+/// Says what was requested, then echoes.
+async fn echo(upgraded: Upgraded, seen: String) {
+    let mut peer = Peer::server(TokioIo::new(upgraded));
+    peer.send(seen).await.unwrap();
+    while let Some(event) = peer.event().await {
+        match event {
+            Event::Message(message) if message == Message::text("reset") => return,
+            Event::Message(message) => peer.send(message).await.unwrap(),
+            Event::Close(_) => break,
+            _ => {}
+        }
+    }
+    let _ = peer.flush().await;
+    let _ = peer.io.shutdown().await;
+}
+
+async fn hears(socket: &mut WebSocket, expected: &str) {
+    let message = within(socket.recv()).await.unwrap().unwrap();
+    assert_eq!(message, expected.into());
+}
+
+async fn echoes(socket: &mut WebSocket, message: impl Into<Message>) {
+    let message = message.into();
+    within(socket.send(message.clone())).await.unwrap();
+    assert_eq!(within(socket.recv()).await.unwrap().unwrap(), message);
+}
+
+async fn connection(address: SocketAddr) -> Http2 {
+    let connector = Connector::new().header("x-room", "7").subprotocol("chat");
+    let connecting = connector.connect_http2(format!("ws://{address}/base"));
+    within(connecting).await.unwrap()
+}
+
+#[tokio::test]
+async fn many_sockets_share_one_connection() {
+    let server = Server::default();
+    let connection = connection(server.start().await).await;
+    let mut sockets = Vec::new();
+    for number in 0..50 {
+        let path = format!("/room/{number}?x");
+        let (mut socket, response) = within(connection.open(&path)).await.unwrap();
+        assert_eq!(
+            (response.status().as_u16(), socket.subprotocol()),
+            (200, Some("chat"))
+        );
+        hears(&mut socket, &format!("/room/{number} 7")).await;
+        sockets.push(socket);
+    }
+    for (number, socket) in sockets.iter_mut().enumerate() {
+        echoes(socket, format!("{number}")).await;
+        echoes(socket, vec![7; 200_000]).await;
+    }
+    assert_eq!(server.connections.load(Ordering::SeqCst), 1);
+    let mut last = sockets.pop().unwrap();
+    for socket in sockets {
+        let closed = within(socket.close(None)).await;
+        assert!(closed.is_clean(), "{closed:?}");
+    }
+    // Gone is the handle; the connection stays for the socket that is left.
+    drop(connection);
+    echoes(&mut last, "still here").await;
+    assert_eq!(server.open.load(Ordering::SeqCst), 1);
+    assert!(within(last.close(None)).await.is_clean());
+    until(|| server.open.load(Ordering::SeqCst) == 0).await;
+}
+
+#[tokio::test]
+async fn an_empty_path_is_that_of_the_address() {
+    let connection = connection(Server::default().start().await).await;
+    let (mut socket, _) = within(connection.open("")).await.unwrap();
+    hears(&mut socket, "/base 7").await;
+    assert!(connection.is_open());
+}
+
+#[tokio::test]
+async fn a_refusal_over_http2_has_status_and_body_and_hurts_nobody_else() {
+    let connection = connection(Server::default().start().await).await;
+    let (mut socket, _) = within(connection.open("/")).await.unwrap();
+    hears(&mut socket, "/ 7").await;
+    let error = within(connection.open("/forbidden")).await.unwrap_err();
+    let refusal = error.refusal().unwrap();
+    assert_eq!(
+        (refusal.status().as_u16(), &refusal.body()[..]),
+        (403, &b"not you"[..])
+    );
+    let connector = Connector::new();
+    let address = Server::default().start().await;
+    let other = within(connector.connect_http2(format!("ws://{address}")))
+        .await
+        .unwrap();
+    let error = within(other.open("/odd")).await.unwrap_err();
+    let reason = error.refusal().unwrap().reason().clone();
+    assert_eq!(reason, RefusalReason::SubprotocolNotOffered("odd".into()));
+    echoes(&mut socket, "still here").await;
+}
+
+#[tokio::test]
+async fn opening_is_cut_at_the_deadline_and_can_be_cancelled() {
+    let server = Server::default();
+    let address = server.start().await;
+    let connector =
+        Connector::new().config(Config::new().handshake_timeout(Duration::from_millis(200)));
+    let connecting = connector.connect_http2(format!("ws://{address}"));
+    let connection = within(connecting).await.unwrap();
+    match within(connection.open("/never")).await.unwrap_err() {
+        ConnectError::Timeout { during, .. } => assert_eq!(during, Step::Answer),
+        error => panic!("{error:?}"),
+    }
+    let opening = connection.open("/never");
+    let _ = tokio::time::timeout(Duration::from_millis(10), opening).await;
+    let (mut socket, _) = within(connection.open("/")).await.unwrap();
+    hears(&mut socket, "/ ").await;
+    drop((connection, socket));
+    until(|| server.open.load(Ordering::SeqCst) == 0).await;
+}
+
+#[tokio::test]
+async fn a_stream_that_is_reset_ends_its_socket_alone() {
+    let connection = connection(Server::default().start().await).await;
+    let (mut one, _) = within(connection.open("/1")).await.unwrap();
+    let (mut two, _) = within(connection.open("/2")).await.unwrap();
+    hears(&mut one, "/1 7").await;
+    hears(&mut two, "/2 7").await;
+    one.send("reset").await.unwrap();
+    let error = within(one.recv()).await.unwrap().unwrap_err();
+    assert!(
+        matches!(error, Error::Connection(_) | Error::Io(_)),
+        "{error:?}"
+    );
+    assert!(!within(one.closed()).await.is_clean());
+    echoes(&mut two, "still here").await;
+}
+
+/// 10,000 small messages to a handler that takes none: only that socket ends, with 1013.
+#[tokio::test]
+async fn a_socket_that_is_not_read_does_not_hold_up_the_others() {
+    let address = Server::default().start().await;
+    let connector = Connector::new().config(Config::new().http2_receive_cap(100 << 10));
+    let connecting = connector.connect_http2(format!("ws://{address}"));
+    let connection = within(connecting).await.unwrap();
+    let (lazy, _) = within(connection.open("/1")).await.unwrap();
+    let (mut eager, _) = within(connection.open("/2")).await.unwrap();
+    hears(&mut eager, "/2 ").await;
+    for number in 0..10_000 {
+        // Each comes back, and nobody takes it.
+        if lazy.send("0123456789").await.is_err() {
+            break;
+        }
+        if number % 100 == 0 {
+            echoes(&mut eager, "still here").await;
+        }
+    }
+    let closed = within(lazy.closed()).await;
+    let sent = closed.sent().and_then(ws_core::Close::code);
+    assert_eq!(sent, Some(CloseCode::TRY_AGAIN_LATER), "{closed:?}");
+    echoes(&mut eager, "still here").await;
+    assert!(connection.is_open());
+}
+
+#[tokio::test]
+async fn a_connection_that_is_gone_says_so() {
+    let address = visited(|io| async move {
+        let serving = Server::default().serve(io);
+        let _ = tokio::time::timeout(Duration::from_millis(100), serving).await;
+    })
+    .await;
+    let connection = connection(address).await;
+    until(|| !connection.is_open()).await;
+    match within(connection.open("/")).await.unwrap_err() {
+        ConnectError::Http(error) => assert_eq!(error.kind(), HttpErrorKind::NoHttp2),
+        error => panic!("{error:?}"),
+    }
+}
+
+#[tokio::test]
+async fn beyond_the_servers_limit_opening_waits_for_room() {
+    let server = Server {
+        max_streams: Some(1),
+        ..Server::default()
+    };
+    let connection = connection(server.start().await).await;
+    let (one, _) = within(connection.open("/1")).await.unwrap();
+    let second = tokio::spawn({
+        let connection = connection.clone();
+        async move { connection.open("/2").await }
+    });
+    sleep(Duration::from_millis(50)).await;
+    assert!(!second.is_finished());
+    one.close(None).await;
+    let (mut two, _) = within(second).await.unwrap().unwrap();
+    hears(&mut two, "/2 7").await;
+}
+
+#[tokio::test]
+async fn http2_is_preferred_where_there_is_some() {
+    let server = Server::default();
+    let address = format!("ws://{}/", server.start().await);
+    let connector = Connector::new().prefer_http2();
+    let (mut socket, response) = within(connector.connect(&address)).await.unwrap();
+    assert_eq!(response.version(), http::Version::HTTP_2);
+    hears(&mut socket, "/ ").await;
+    assert!(within(socket.close(None)).await.is_clean());
+    until(|| server.open.load(Ordering::SeqCst) == 0).await;
+}
+
+#[tokio::test]
+async fn a_server_of_http1_alone_gets_a_fresh_connection() {
+    let connections = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&connections);
+    let address = scripted::server(move |mut visit| {
+        count.fetch_add(1, Ordering::SeqCst);
+        async move {
+            if visit.head.starts_with("PRI ") {
+                visit
+                    .write("HTTP/1.1 400 x\r\nContent-Length: 0\r\n\r\n")
+                    .await;
+                return;
+            }
+            visit.open(b"\x81\x02h1").await;
+            visit.rest().await;
+        }
+    })
+    .await;
+    let connector = Connector::new().prefer_http2();
+    let address = format!("ws://{address}/");
+    let (mut socket, response) = within(connector.connect(&address)).await.unwrap();
+    assert_eq!(response.version(), http::Version::HTTP_11);
+    hears(&mut socket, "h1").await;
+    assert_eq!(connections.load(Ordering::SeqCst), 2);
+    // Where HTTP/2 is all that will do, that is an error.
+    match within(connector.connect_http2(&address)).await.unwrap_err() {
+        ConnectError::Http(error) => assert_eq!(error.kind(), HttpErrorKind::NoHttp2),
+        error => panic!("{error:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_to_http2_is_asked_over_http1_in_time() {
+    let address = scripted::server(move |mut visit| async move {
+        if visit.head.starts_with("PRI ") {
+            visit.be_silent().await;
+        }
+        visit.open(b"\x81\x02h1").await;
+        visit.rest().await;
+    })
+    .await;
+    let config = Config::new().handshake_timeout(Duration::from_secs(1));
+    let connector = Connector::new().config(config).prefer_http2();
+    let connecting = connector.connect(format!("ws://{address}/"));
+    let (mut socket, _) = within(connecting).await.unwrap();
+    hears(&mut socket, "h1").await;
+}
+
+/// Each connect is dropped after so many polls, for every number until it completes.
+#[tokio::test]
+async fn a_connect_that_is_dropped_at_any_await_leaves_nothing_behind() {
+    let server = Server::default();
+    let address = format!("ws://{}/", server.start().await);
+    let tasks = || {
+        tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks()
+    };
+    let connector = Connector::new().prefer_http2();
+    let before = tasks();
+    for polls in 0.. {
+        let mut left = polls;
+        let mut connecting = Box::pin(connector.connect(&address));
+        let connected = std::future::poll_fn(|cx| {
+            if left == 0 {
+                return Poll::Ready(false);
+            }
+            left -= 1;
+            connecting.as_mut().poll(cx).map(|result| result.is_ok())
+        })
+        .await;
+        drop(connecting);
+        until(|| server.open.load(Ordering::SeqCst) == 0).await;
+        until(|| tasks() <= before).await;
+        if connected {
+            assert!(polls > 3, "there was something to drop");
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_extended_connect_there_is_no_waiting() {
+    let server = Server {
+        without_extended_connect: true,
+        ..Server::default()
+    };
+    let address = server.start().await;
+    let start = Instant::now();
+    let connector = Connector::new();
+    let connecting = connector.connect_http2(format!("ws://{address}/"));
+    match within(connecting).await.unwrap_err() {
+        ConnectError::Http(error) => assert_eq!(error.kind(), HttpErrorKind::NoHttp2),
+        error => panic!("{error:?}"),
+    }
+    assert!(start.elapsed() < Duration::from_secs(1));
+    until(|| server.open.load(Ordering::SeqCst) == 0).await;
+}
+
+#[tokio::test]
+async fn settings_that_never_come_end_at_the_deadline() {
+    let gone = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&gone);
+    let address = visited(move |io| {
+        let count = Arc::clone(&count);
+        async move {
+            let mut visit = Visit {
+                io,
+                head: String::new(),
+            };
+            visit.rest().await;
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+    })
+    .await;
+    let connector =
+        Connector::new().config(Config::new().handshake_timeout(Duration::from_millis(200)));
+    let connecting = connector.connect_http2(format!("ws://{address}/"));
+    match within(connecting).await.unwrap_err() {
+        ConnectError::Timeout { during, .. } => assert_eq!(during, Step::Settings),
+        error => panic!("{error:?}"),
+    }
+    until(|| gone.load(Ordering::SeqCst) == 1).await;
+}
+
+/// Over TLS, with what ALPN says; HTTP/1.1 is spoken on the same connection if it is chosen.
+#[tokio::test]
+async fn alpn_decides_over_tls() {
+    let certificate = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let pem = certificate.cert.pem();
+    for (alpn, version) in [
+        (vec!["h2", "http/1.1"], http::Version::HTTP_2),
+        (vec!["http/1.1"], http::Version::HTTP_11),
+        (vec![], http::Version::HTTP_11),
+    ] {
+        let key = PrivatePkcs8KeyDer::from(certificate.signing_key.serialize_der());
+        let provider = rustls::crypto::ring::default_provider();
+        let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(provider))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![certificate.cert.der().clone()],
+                PrivateKeyDer::Pkcs8(key),
+            )
+            .unwrap();
+        config.alpn_protocols = alpn.iter().map(|it| it.as_bytes().to_vec()).collect();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let connections = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&connections);
+        let address = visited(move |io: TcpStream| {
+            let acceptor = acceptor.clone();
+            count.fetch_add(1, Ordering::SeqCst);
+            async move {
+                let io = acceptor.accept(io).await.unwrap();
+                if io.get_ref().1.alpn_protocol() == Some(b"h2") {
+                    Server::default().serve(io).await;
+                } else {
+                    let mut visit = Visit::of(io).await.unwrap();
+                    visit.open(b"\x81\x02h1").await;
+                    visit.rest().await;
+                }
+            }
+        })
+        .await;
+        let tls = Tls::roots_from_pem(pem.as_bytes()).unwrap();
+        let connector = Connector::new().tls(tls).prefer_http2();
+        let address = format!("wss://localhost:{}/", address.port());
+        let (mut socket, response) = within(connector.connect(&address)).await.unwrap();
+        assert_eq!(response.version(), version, "{alpn:?}");
+        let greeting = if version == http::Version::HTTP_2 {
+            "/ "
+        } else {
+            "h1"
+        };
+        hears(&mut socket, greeting).await;
+        assert_eq!(connections.load(Ordering::SeqCst), 1);
+        let multiplexed = within(connector.connect_http2(&address)).await;
+        assert_eq!(multiplexed.is_ok(), version == http::Version::HTTP_2);
+    }
+}

@@ -1,0 +1,280 @@
+//! WebSockets over HTTP/2 (RFC 8441): many on one connection.
+
+use std::{
+    fmt,
+    future::poll_fn,
+    mem,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{Request, Response, Uri, uri::PathAndQuery};
+use hyper::{
+    client::conn::http2::{Builder, SendRequest},
+    ext::Protocol,
+    rt::Executor,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::time::{Instant, timeout_at};
+use ws_tower::{WebSocket, ws_core::handshake::client::Handshake};
+
+use super::{
+    address::{Address, AddressError},
+    connector::Connector,
+    error::{ConnectError, HttpError, Step},
+    exchange::{MAX_ANSWER, Opened, body_deadline, start_of, with_body},
+    tls::Alpn,
+    transport::Transport,
+};
+
+/// An HTTP/2 connection on which any number of WebSockets may be opened, at a time or one after
+/// another: each is a stream of it. Made by [`Connector::connect_http2`].
+///
+/// A clone is the same connection. It ends when the last clone and the last socket are gone, or
+/// when the server ends it; then [`open`](Self::open) fails, and a new one is to be made.
+///
+/// How many sockets there may be at a time, the server says (`SETTINGS_MAX_CONCURRENT_STREAMS`,
+/// often 100 or more). Beyond, [`open`](Self::open) waits for one to end.
+///
+/// ```no_run
+/// use ws_hyper::Connector;
+///
+/// # async fn run() -> Result<(), ws_hyper::client::ConnectError> {
+/// let connection = Connector::new().connect_http2("wss://chat.example").await?;
+/// let (news, _) = connection.open("/news").await?;
+/// let (chat, _) = connection.open("/rooms?id=7").await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Http2 {
+    connector: Connector,
+    address: Address,
+    link: Link,
+}
+
+impl Http2 {
+    pub(super) async fn connect(
+        connector: &Connector,
+        address: Address,
+        step: &mut Step,
+    ) -> Result<Self, ConnectError> {
+        let handshake = connector.handshake(&address, true)?;
+        let io = connector
+            .stream(&address, &handshake, Alpn::Http2, step)
+            .await?;
+        if address.is_tls() && !io.is_http2() {
+            return Err(ConnectError::Http(HttpError::no_http2(None)));
+        }
+        *step = Step::Settings;
+        let link = Link::establish(io).await?;
+        Ok(Self {
+            connector: connector.clone(),
+            address,
+            link,
+        })
+    }
+
+    /// Opens a WebSocket at a path and query of this server, with the settings of the
+    /// [`Connector`]; an empty path is the one of the address. Redirects are not followed.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError::Refused`] if the server does not want to, [`ConnectError::Timeout`] at the
+    /// deadline, [`ConnectError::Http`] if the connection is gone.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: the stream is reset, and the connection stays for the others.
+    pub async fn open(&self, path: &str) -> Result<(WebSocket, Response<()>), ConnectError> {
+        let mut address = self.address.clone();
+        if !path.is_empty() {
+            address = address.with_path(path)?;
+        }
+        let handshake = self.connector.handshake(&address, true)?;
+        let mut step = Step::Answer;
+        self.connector
+            .in_time(&mut step, async |_, deadline| {
+                let opened = self.link.open(&handshake, deadline).await?;
+                Ok(self.connector.start(opened, self.link.peer))
+            })
+            .await
+    }
+
+    /// Whether the connection is there, as far as is known.
+    pub fn is_open(&self) -> bool {
+        !self.link.sender.is_closed()
+    }
+}
+
+impl fmt::Debug for Http2 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Http2")
+            .field("address", &self.address)
+            .field("is_open", &self.is_open())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Address {
+    /// The same origin, another path and query.
+    fn with_path(self, path: &str) -> Result<Self, AddressError> {
+        let mut parts = self.uri().clone().into_parts();
+        let path: PathAndQuery = path.parse().map_err(AddressError::Syntax)?;
+        parts.path_and_query = Some(path);
+        let uri = Uri::from_parts(parts).map_err(|_| AddressError::Host)?;
+        Ok(self.with_uri(uri))
+    }
+}
+
+/// The connection, without the settings of those who use it.
+#[derive(Clone)]
+pub(super) struct Link {
+    sender: SendRequest<String>,
+    pub(super) peer: Option<SocketAddr>,
+}
+
+impl Link {
+    /// The preface, and the server's settings. It fails when these do not allow extended CONNECT.
+    ///
+    /// hyper leaves the connection to a task, and tells nobody when settings have come. So this
+    /// future drives the connection itself until then, and sees them after any poll that brought
+    /// them. Only then it is spawned: until then dropping the future drops the connection.
+    pub(super) async fn establish(io: Transport) -> Result<Self, ConnectError> {
+        let peer = io.peer();
+        let tasks = Tasks::default();
+        let (sender, mut connection) = Builder::new(tasks.clone())
+            .timer(TokioTimer::new())
+            // No stream may be opened before the settings have come, and the settings change it,
+            // if only to "as many as you like": that is how they are seen.
+            .initial_max_send_streams(0)
+            // A socket that does not receive is closed long before it holds all of this.
+            .initial_connection_window_size(16 << 20)
+            .initial_stream_window_size(1 << 20)
+            .max_header_list_size(u32::try_from(MAX_ANSWER).unwrap_or(u32::MAX))
+            .handshake(TokioIo::new(io))
+            .await?;
+        let is_enabled = poll_fn(|cx| {
+            let has_ended = tasks.poll(cx).is_ready();
+            if let Poll::Ready(result) = Pin::new(&mut connection).poll(cx) {
+                return Poll::Ready(result.map(|()| false));
+            }
+            if connection.current_max_send_streams() > 0 || has_ended {
+                return Poll::Ready(Ok(connection.is_extended_connect_protocol_enabled()));
+            }
+            Poll::Pending
+        })
+        .await;
+        match is_enabled {
+            Ok(true) => {}
+            Ok(false) => return Err(ConnectError::Http(HttpError::no_http2(None))),
+            Err(error) => {
+                return Err(ConnectError::Http(HttpError::no_http2(Some(error.into()))));
+            }
+        }
+        tasks.spawn();
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "http/2 connection ended");
+            }
+        });
+        Ok(Self { sender, peer })
+    }
+
+    /// Opens a stream and makes it a WebSocket's.
+    pub(super) async fn open(
+        &self,
+        handshake: &Handshake,
+        deadline: Instant,
+    ) -> Result<Opened<TokioIo<hyper::upgrade::Upgraded>>, ConnectError> {
+        let mut request: Request<String> =
+            handshake.extended_connect_request().map(|()| String::new());
+        let protocol = Protocol::from_static("websocket");
+        request.extensions_mut().insert(protocol);
+        let mut sender = self.sender.clone();
+        let response = sender.send_request(request).await;
+        let mut response = response.map_err(|error| {
+            if error.is_canceled() || error.is_closed() {
+                ConnectError::Http(HttpError::no_http2(Some(error.into())))
+            } else {
+                error.into()
+            }
+        })?;
+        let accepted = match handshake.finish(&response) {
+            Ok(accepted) => accepted,
+            Err(refusal) => {
+                let mut start = Vec::new();
+                let reading = start_of(response.body_mut(), &mut start);
+                let _ = timeout_at(body_deadline(deadline), reading).await;
+                return Err(with_body(refusal, &start).into());
+            }
+        };
+        let upgraded = hyper::upgrade::on(&mut response).await?;
+        Ok(Opened {
+            io: TokioIo::new(upgraded),
+            early: Bytes::new(),
+            accepted,
+            response: response.map(|_| ()),
+        })
+    }
+}
+
+/// hyper's tasks: polled by whoever has them, until they are spawned.
+#[derive(Clone)]
+struct Tasks(Arc<Mutex<Option<Vec<Task>>>>);
+
+type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl Default for Tasks {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Some(Vec::new()))))
+    }
+}
+
+impl Tasks {
+    /// Polls all of them. It is ready when one has ended: then the connection has.
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        // A task may start another one: nobody holds the lock meanwhile.
+        let mut tasks = self.held().as_mut().map(mem::take).unwrap_or_default();
+        let before = tasks.len();
+        tasks.retain_mut(|task| task.as_mut().poll(cx).is_pending());
+        let has_ended = tasks.len() < before;
+        match self.held().as_mut() {
+            Some(held) => held.append(&mut tasks),
+            None => tasks.into_iter().for_each(|task| drop(tokio::spawn(task))),
+        }
+        if has_ended {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+
+    /// Spawns them, and from now on every new one.
+    fn spawn(&self) {
+        let tasks = self.held().take();
+        for task in tasks.into_iter().flatten() {
+            tokio::spawn(task);
+        }
+    }
+
+    fn held(&self) -> std::sync::MutexGuard<'_, Option<Vec<Task>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<F> Executor<F> for Tasks
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, task: F) {
+        if let Some(held) = self.held().as_mut() {
+            held.push(Box::pin(task));
+            return;
+        }
+        tokio::spawn(task);
+    }
+}

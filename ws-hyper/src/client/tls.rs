@@ -1,0 +1,282 @@
+//! TLS for clients: rustls with ring, TLS 1.2 and 1.3, and certificates that are verified.
+
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
+
+use rustls::{
+    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use super::{
+    error::{ConnectError, TlsError, TlsErrorKind},
+    transport::Transport,
+};
+
+/// Whom a client trusts, and the rest of its TLS.
+///
+/// Without one, a [`Connector`](super::Connector) trusts Mozilla's roots if the feature
+/// `webpki-roots` is on, else the operating system if `platform-verifier` is, else nobody. The
+/// server's name goes out in clear (SNI), and `http/1.1` by ALPN, with `h2` before it where HTTP/2
+/// is asked for.
+///
+/// ```no_run
+/// use ws_hyper::{Connector, client::Tls};
+///
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// let tls = Tls::roots_from_pem(&std::fs::read("company.pem")?)?;
+/// let (socket, _) = Connector::new().tls(tls).connect("wss://intranet.example/chat").await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Tls {
+    http1: Arc<ClientConfig>,
+    #[cfg(feature = "http2")]
+    http2: Arc<ClientConfig>,
+}
+
+impl Tls {
+    /// Trusts these roots and nobody else.
+    ///
+    /// # Errors
+    ///
+    /// One of them is no certificate, or there is none.
+    pub fn roots(
+        certificates: impl IntoIterator<Item = CertificateDer<'static>>,
+    ) -> Result<Self, ConnectError> {
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates {
+            roots.add(certificate).map_err(|error| {
+                ConnectError::Setting(format!("a root certificate cannot be used: {error}"))
+            })?;
+        }
+        if roots.is_empty() {
+            return Err(ConnectError::Tls(TlsError::new(
+                TlsErrorKind::NoRoots,
+                None,
+            )));
+        }
+        Ok(Self::new(
+            builder()
+                .with_root_certificates(roots)
+                .with_no_client_auth(),
+        ))
+    }
+
+    /// Trusts the roots in a PEM text and nobody else. What is in it besides certificates is
+    /// passed over.
+    ///
+    /// # Errors
+    ///
+    /// It is no PEM, holds no certificate, or one that is none.
+    pub fn roots_from_pem(pem: &[u8]) -> Result<Self, ConnectError> {
+        let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem)
+            .collect::<Result<_, _>>()
+            .map_err(|error| {
+                ConnectError::Setting(format!("the root certificates are no pem: {error}"))
+            })?;
+        Self::roots(certificates)
+    }
+
+    /// Trusts Mozilla's roots, as they were when this program was built.
+    #[cfg(feature = "webpki-roots")]
+    pub fn webpki_roots() -> Self {
+        let mut roots = RootCertStore::empty();
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+        Self::new(
+            builder()
+                .with_root_certificates(roots)
+                .with_no_client_auth(),
+        )
+    }
+
+    /// Trusts whom the operating system trusts, its revocations included where it has them.
+    ///
+    /// # Errors
+    ///
+    /// The operating system does not tell its roots.
+    #[cfg(feature = "platform-verifier")]
+    pub fn platform_verifier() -> Result<Self, ConnectError> {
+        use rustls_platform_verifier::BuilderVerifierExt;
+        let builder = builder().with_platform_verifier().map_err(|error| {
+            ConnectError::Setting(format!("the system's roots cannot be used: {error}"))
+        })?;
+        Ok(Self::new(builder.with_no_client_auth()))
+    }
+
+    /// Uses settings of the caller's: for certificates of the client's own, roots of several kinds,
+    /// a verifier or another cryptography provider. Its ALPN is replaced.
+    pub fn from_config(config: ClientConfig) -> Self {
+        Self::new(config)
+    }
+
+    /// Takes whatever certificate the server has: **anybody on the way can read and change
+    /// everything**. For tests, and for nothing else.
+    pub fn dangerously_accept_any_certificate() -> Self {
+        let verifier = AnyCertificate(Arc::new(ring::default_provider()));
+        let config = builder()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_no_client_auth();
+        Self::new(config)
+    }
+
+    fn new(mut config: ClientConfig) -> Self {
+        #[cfg(feature = "http2")]
+        let http2 = {
+            let mut config = config.clone();
+            config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+            Arc::new(config)
+        };
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Self {
+            #[cfg(feature = "http2")]
+            http2,
+            http1: Arc::new(config),
+        }
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").finish_non_exhaustive()
+    }
+}
+
+/// What is offered by ALPN (RFC 7301).
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Alpn {
+    Http1,
+    #[cfg(feature = "http2")]
+    Http2,
+}
+
+/// TLS over a transport.
+pub(super) async fn connect(
+    tls: Option<&Tls>,
+    host: &str,
+    io: Transport,
+    alpn: Alpn,
+) -> Result<Transport, ConnectError> {
+    let stream = handshake(tls, host, io, alpn).await?;
+    Ok(Transport::Tls(Box::new(stream)))
+}
+
+/// TLS over any stream. The host is the one the certificate must be for.
+pub(super) async fn handshake<Io>(
+    tls: Option<&Tls>,
+    host: &str,
+    io: Io,
+    alpn: Alpn,
+) -> Result<TlsStream<Io>, ConnectError>
+where
+    Io: AsyncRead + AsyncWrite + Unpin,
+{
+    let failed = |kind, error: Option<_>| ConnectError::Tls(TlsError::new(kind, error));
+    let tls = match tls {
+        Some(tls) => tls,
+        None => default_tls()?,
+    };
+    let name = ServerName::try_from(host.to_owned())
+        .map_err(|error| failed(TlsErrorKind::ServerName, Some(error.into())))?;
+    let config = match alpn {
+        Alpn::Http1 => &tls.http1,
+        #[cfg(feature = "http2")]
+        Alpn::Http2 => &tls.http2,
+    };
+    let stream = TlsConnector::from(Arc::clone(config)).connect(name, io);
+    stream.await.map_err(|error| {
+        let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+        let kind = match cause {
+            Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) => {
+                TlsErrorKind::Certificate
+            }
+            _ => TlsErrorKind::Handshake,
+        };
+        failed(kind, Some(error.into()))
+    })
+}
+
+/// Made once for the process: the roots are many.
+fn default_tls() -> Result<&'static Tls, ConnectError> {
+    static DEFAULT: OnceLock<Tls> = OnceLock::new();
+    if let Some(tls) = DEFAULT.get() {
+        return Ok(tls);
+    }
+    let tls = default_roots()?;
+    Ok(DEFAULT.get_or_init(|| tls))
+}
+
+#[cfg(feature = "webpki-roots")]
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "other features have roots that fail"
+)]
+fn default_roots() -> Result<Tls, ConnectError> {
+    Ok(Tls::webpki_roots())
+}
+
+#[cfg(all(feature = "platform-verifier", not(feature = "webpki-roots")))]
+fn default_roots() -> Result<Tls, ConnectError> {
+    Tls::platform_verifier()
+}
+
+#[cfg(not(any(feature = "platform-verifier", feature = "webpki-roots")))]
+fn default_roots() -> Result<Tls, ConnectError> {
+    Tls::roots([])
+}
+
+/// Ring, and the versions of TLS that are safe.
+fn builder() -> rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier> {
+    ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring has the ciphers of both versions")
+}
+
+/// Believes any certificate, but only from who has its key.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
