@@ -138,9 +138,10 @@ browser() {
   need_command npm npm || return
   need_playwright || return
   build "$example" || return
-  serve "$example" || return
-  in_group env NODE_PATH="$node_modules" timeout -k 10 180 node tests/browser/showcase.cjs \
-    --url "http://$address" --chromium "$browser" --screenshots "$report" >"$report.log" 2>&1 || rc=$?
+  # Long enough to draw on a board, and short enough to wait for its end.
+  serve "$example" --board-lifetime 20 || return
+  in_group env NODE_PATH="$node_modules" timeout -k 10 300 node tests/browser/showcase.cjs \
+    --url "http://$address" --board-lifetime 20 --chromium "$browser" --screenshots "$report" >"$report.log" 2>&1 || rc=$?
   cat "$report.log"
   ((rc == 0)) && why="$(last_line "$report.log"), screenshots in $report" || why="status $rc, $(last_line "$report.log")"
   end_server || return

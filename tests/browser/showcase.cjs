@@ -2,11 +2,13 @@
 //
 //     node showcase.cjs --url http://127.0.0.1:8000 --chromium /usr/bin/chromium --screenshots DIR
 //
-// The server at --url must be running.  `playwright-core` must be found by `require`: put its
-// node_modules directory into NODE_PATH.  Takes about 20 s.
+// The server at --url must be running.  With `--board-lifetime 20` both for it and here, the end of
+// a board is seen too.  `playwright-core` must be found by `require`: put its
+// node_modules directory into NODE_PATH.  Takes about a minute.
 //
 // Prints a line for each check, 'ok' or 'FAIL', and last 'N passed, N failed'.  Leaves in DIR one
-// picture per page and look: {index,echo,data}-{light,dark,phone}.png, the phone 390 pixels wide.
+// picture per page and look: {index,echo,data,tick,chat,board,sensors,lab}-{light,dark,phone}.png, the
+// phone 390 pixels wide, and states that are seldom seen.
 // Exit status: 0 all passed; 1 a check failed; 2 the browser does not start; 64 wrong arguments.
 //
 // What the pages have to offer
@@ -29,42 +31,33 @@
 //             #state       text: contains `closed 1000 clean` at the end
 //             The socket sends `0 <i> <random in [0,1)>\n` for i in 0..100, one each 100 ms, and
 //             then closes with 1000, also when the client keeps sending.
-//     both    follow `prefers-color-scheme`, fit a phone, ask no other host for anything, and log
+//     others  see applications.cjs
+//     all     follow `prefers-color-scheme`, fit a phone, ask no other host for anything, and log
 //             no error to the console.
 'use strict';
 
-const { AsyncLocalStorage } = require('node:async_hooks');
-const crypto = require('node:crypto');
 const fs = require('node:fs');
-const net = require('node:net');
 const path = require('node:path');
 const { parseArgs } = require('node:util');
 
-const USAGE = 'showcase.cjs --url http://127.0.0.1:PORT --chromium PROGRAM --screenshots DIR';
+const applications = require('./applications.cjs');
+const {
+  DESKTOP, PHONE, bothLooks, check, closes, fits, group, launch, open, sockets, totals, until, upgrade,
+} = require('./browser.cjs');
 
-// Chromium's own traffic (updates, sync, safe browsing) is off, and no name but this machine's
-// resolves: whatever a page asks another host for fails, and is seen.  Root has no sandbox.
-const CHROMIUM_ARGUMENTS = [
-  '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-  '--disable-component-update', '--disable-sync',
-  '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost',
-];
-const DESKTOP = { viewport: { width: 1280, height: 800 }, colorScheme: 'light' };
-const PHONE = { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true };
+const USAGE = 'showcase.cjs --url http://127.0.0.1:PORT --chromium PROGRAM --screenshots DIR [--board-lifetime SECONDS]';
 
-// A reply, or a change of the page, must come within this time.
-const SOON = 5_000;
 // The stream takes 10 s; a loaded machine gets some more.
 const STREAM = 20_000;
 const POINTS = 100;
 
 async function main() {
-  const { url, chromium, screenshots } = options();
+  const { url, chromium, screenshots, 'board-lifetime': boardLifetime } = options();
   fs.mkdirSync(screenshots, { recursive: true });
   const browser = await launch(chromium);
   const showcase = {
     url,
-    open: (look, at) => open(browser, look, new URL(at, url)),
+    open: (look, at, more) => open(browser, look, new URL(at, url), more),
     picture: (page, name) => page.screenshot({ path: path.join(screenshots, `${name}.png`), fullPage: true }),
   };
   try {
@@ -73,11 +66,14 @@ async function main() {
       group('data', () => dataPage(showcase)),
       group('data, client sends', () => sendingClient(showcase)),
     ];
+    // A board lives for long, unless the server was told otherwise.
+    if (boardLifetime) streams.push(group('board, its end', () => applications.boardEnds(showcase, Number(boardLifetime))));
     await group('http', () => plainHttp(showcase));
     await group('handshake', () => handshakes(showcase));
     await group('index', () => indexPage(showcase));
     await group('echo', () => echoPage(showcase));
     await group('compression', () => compression(showcase));
+    for (const [name, checks] of applications.inTurn) await group(name, () => checks(showcase));
     await Promise.all(streams);
   } finally {
     await browser.close();
@@ -268,153 +264,12 @@ function state(page, name, wanted) {
   return until(name, page, (text) => document.querySelector('#state').textContent.trim() === text, wanted);
 }
 
-function sockets(page) {
-  return page.evaluate(() => globalThis.socketsOpened);
-}
-
-async function closes(page) {
-  return (await sockets(page)).map(({ close }) => close).filter(Boolean);
-}
-
-async function bothLooks(showcase, page, name) {
-  const backgrounds = [];
-  for (const look of ['light', 'dark']) {
-    await page.emulateMedia({ colorScheme: look });
-    await page.waitForTimeout(300);
-    await showcase.picture(page, `${name}-${look}`);
-    backgrounds.push(await page.evaluate(() => {
-      const clear = 'rgba(0, 0, 0, 0)';
-      const all = [document.body, document.documentElement].map((at) => getComputedStyle(at).backgroundColor);
-      return all.find((colour) => colour !== clear) ?? `canvas ${getComputedStyle(document.documentElement).colorScheme}`;
-    }));
-  }
-  const differ = backgrounds[0] !== backgrounds[1] || /light dark|dark light/.test(backgrounds[0]);
-  check('light and dark differ', differ, backgrounds.join(' and '));
-}
-
-async function fits(page) {
-  const [content, screen] = await page.evaluate(() => [document.documentElement.scrollWidth, window.screen.width]);
-  check('it fits the width of a phone', content <= screen, `${content} of ${screen} pixels`);
-}
-
-// Waits for what `predicate` says of the page, as one check; when it does not come, the group ends.
-async function until(name, page, predicate, argument = null, timeout = SOON) {
-  const holds = await page.waitForFunction(predicate, argument, { timeout, polling: 50 }).then(() => true, (error) => error);
-  if (holds === true) return check(name, true);
-  const seen = await page.evaluate(() => ['#state', '#count', '#log'].map((id) => {
-    const text = document.querySelector(id)?.textContent;
-    return text === undefined ? '' : `${id}: ${text.slice(-200)}`;
-  }).filter(Boolean).join(', '));
-  check(name, false, `not within ${timeout} ms; ${seen}`);
-  throw new Stop();
-}
-
-// Opens a page in a context of its own.  It records every socket beside the page's own handlers,
-// so that what the page writes can be compared with what happened.
-async function open(browser, look, url) {
-  const context = await browser.newContext(look);
-  await context.addInitScript(() => {
-    const opened = [];
-    Object.defineProperty(globalThis, 'socketsOpened', { value: opened });
-    globalThis.WebSocket = class extends WebSocket {
-      constructor(...given) {
-        super(...given);
-        const seen = { url: this.url, received: [], close: null };
-        opened.push(seen);
-        this.addEventListener('message', ({ data }) => seen.received.push({ data, at: performance.now() }));
-        this.addEventListener('close', ({ code, wasClean }) => { seen.close = { code, clean: wasClean }; });
-      }
-    };
-  });
-  const page = await context.newPage();
-  page.setDefaultTimeout(SOON);
-  watch(page, url);
-  const answer = await page.goto(url.href);
-  check(`${url.pathname} answers a page`, answer.status() === 200, answer.status());
-  return page;
-}
-
-// Console errors and requests to other hosts are failures whenever they come.
-function watch(page, url) {
-  const at = url.pathname;
-  const requested = (to) => {
-    const target = new URL(to);
-    if (/^(https?|wss?):$/.test(target.protocol) && target.host !== url.host) check(`${at} asks no other host`, false, to);
-  };
-  page.on('request', (request) => requested(request.url()));
-  page.on('websocket', (socket) => requested(socket.url()));
-  page.on('pageerror', (error) => check(`${at} raises no error`, false, error.message));
-  page.on('console', (entry) => {
-    if (entry.type() === 'error') check(`${at} logs no error`, false, `${entry.text()} (${entry.location().url})`);
-  });
-}
-
-async function launch(executablePath) {
-  try {
-    const { chromium } = require('playwright-core');
-    return await chromium.launch({ executablePath, args: CHROMIUM_ARGUMENTS, timeout: 30_000 });
-  } catch (error) {
-    console.error(`the browser does not start: ${error.message.split('\n')[0]}`);
-    process.exit(2);
-  }
-}
-
-// A WebSocket handshake by hand: the browser's API does not tell a refusal's status.
-function upgrade(url, target, origin = new URL(url).origin) {
-  const { hostname, port, host } = new URL(url);
-  const key = crypto.randomBytes(16).toString('base64');
-  const expected = crypto.createHash('sha1').update(`${key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`).digest('base64');
-  const request = [
-    `GET ${target} HTTP/1.1`, `Host: ${host}`, 'Connection: keep-alive, Upgrade', 'Upgrade: websocket',
-    `Sec-WebSocket-Key: ${key}`, 'Sec-WebSocket-Version: 13', `Origin: ${origin}`,
-  ];
-  return new Promise((resolve, reject) => {
-    let head = '';
-    const socket = net.connect(Number(port), hostname, () => socket.write(`${request.join('\r\n')}\r\n\r\n`));
-    const end = (result) => { socket.destroy(); result(); };
-    socket.setTimeout(SOON, () => end(() => reject(new Error(`no answer to an upgrade on ${target}`))));
-    socket.on('error', reject);
-    socket.on('close', () => reject(new Error(`the connection closed without an answer to an upgrade on ${target}`)));
-    socket.on('data', (bytes) => {
-      head += bytes.toString('latin1');
-      if (!head.includes('\r\n\r\n')) return;
-      const status = Number(/^HTTP\/1\.1 (\d{3})/.exec(head)?.[1]);
-      const accept = /\r\nsec-websocket-accept: *(\S+)/i.exec(head)?.[1];
-      end(() => resolve({ status, accept, expected }));
-    });
-  });
-}
-
-// --- the report ---
-
-// Ends a group of checks whose next ones would only repeat the failure.
-class Stop extends Error {}
-
-const groups = new AsyncLocalStorage();
-let passed = 0;
-let failed = 0;
-
-function check(name, holds, found = '') {
-  if (holds) passed += 1; else failed += 1;
-  const title = `${groups.getStore() ?? 'page'}: ${name}`;
-  console.log(holds ? `ok    ${title}` : `FAIL  ${title}${found === '' ? '' : `: ${found}`}`);
-}
-
-// Runs checks whose lines begin with `name`; an error among them is one more that failed.
-function group(name, checks) {
-  return groups.run(name, async () => {
-    try {
-      await checks();
-    } catch (error) {
-      if (!(error instanceof Stop)) check('goes to its end', false, error.message.split('\n')[0]);
-    }
-  });
-}
+// --- the arguments and the end ---
 
 function options() {
   const text = { type: 'string' };
   try {
-    const { values } = parseArgs({ options: { url: text, chromium: text, screenshots: text } });
+    const { values } = parseArgs({ options: { url: text, chromium: text, screenshots: text, 'board-lifetime': text } });
     for (const name of ['url', 'chromium', 'screenshots']) if (!values[name]) throw new Error(`--${name} is missing`);
     if (!['127.0.0.1', 'localhost'].includes(new URL(values.url).hostname)) throw new Error('--url must be on 127.0.0.1');
     return values;
@@ -426,10 +281,12 @@ function options() {
 
 main().then(
   () => {
+    const { passed, failed } = totals();
     console.log(`\n${passed} passed, ${failed} failed`);
     process.exit(failed ? 1 : 0);
   },
   (error) => {
+    const { passed, failed } = totals();
     console.error(error);
     console.log(`\n${passed} passed, ${failed + 1} failed`);
     process.exit(1);

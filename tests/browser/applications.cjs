@@ -1,0 +1,372 @@
+// The applications of the showcase, each in at least two tabs.
+//
+// What their pages have to offer, beside what showcase.cjs says of all
+//
+//     all but /lab    #state: `connecting`, `connected`, `connection lost, …`, `closed …`; they come back
+//                     by themselves, and #retry is a button while they wait
+//     /tick           #tick: the newest count; #message, #send, #log
+//     /chat           #name, #rename, #members (one child for each), #message, #send, #log, #leave
+//     /board          leads to /board/ID: #board (canvas), #colours, #clear, #link, #count (dots by
+//                     others), #ended
+//     /sensors        #azimuth … #z, #count, #simulate, #device, #age
+//     /lab            #url, #mode, #sockets, #size, #pause, #start; #open, #lost, #count, #rate,
+//                     #median; #wrong says what cannot be
+'use strict';
+
+const net = require('node:net');
+
+const { DESKTOP, PHONE, bothLooks, check, closes, fits, sockets, until } = require('./browser.cjs');
+
+async function tick(showcase) {
+  const [one, two] = [await showcase.open(DESKTOP, '/tick'), await showcase.open(DESKTOP, '/tick')];
+  for (const page of [one, two]) await connected(page);
+  for (const page of [one, two]) await until('it counts', page, () => /^\d+$/.test(document.querySelector('#tick').textContent));
+  const counts = async (page) => (await texts(page)).filter((text) => text.startsWith('tick:')).map((text) => Number(text.slice(5)));
+  const before = (await counts(one)).length;
+  await until('it goes on counting', one, (n) => socketsOpened[0].received.filter(({ data }) => data.startsWith('tick:')).length >= n, before + 2);
+  const seen = await counts(one);
+  check('each count is the one before and 1', seen.every((count, i) => i === 0 || count === seen[i - 1] + 1), seen.join(' '));
+  const [here, there] = [await counts(one), await counts(two)];
+  check('both tabs see the same counter', Math.abs(here.at(-1) - there.at(-1)) <= 1, `${here} | ${there}`);
+
+  const text = 'a:b::c <i>✓</i>';
+  await one.fill('#message', text);
+  await one.click('#send');
+  for (const page of [one, two]) await logged(page, 'both tabs hear it, uncut and as text', text);
+  check('it is no markup', (await one.$$('#log i')).length === 0);
+  await two.fill('#message', 'and back');
+  await two.press('#message', 'Enter');
+  await logged(one, 'the other tab hears Enter too', 'and back');
+  await bothLooks(showcase, one, 'tick');
+  await phone(showcase, '/tick', 'tick', async (page) => {
+    await page.fill('#message', `a word that cannot be broken ${'x'.repeat(80)}`);
+    await page.click('#send');
+    await logged(page, 'the phone is heard', 'broken');
+  });
+  await close(one, two);
+}
+
+async function chat(showcase) {
+  const [ann, bob] = [await showcase.open(DESKTOP, '/chat'), await showcase.open(DESKTOP, '/chat')];
+  for (const page of [ann, bob]) await connected(page);
+  // A client that never says its name.
+  const plain = await showcase.open(DESKTOP, '/');
+  await plain.evaluate(() => new Promise((resolve, reject) => {
+    const socket = new WebSocket(location.origin.replace(/^http/, 'ws') + '/chat');
+    socket.onopen = resolve;
+    socket.onerror = () => reject(new Error('no socket'));
+  }));
+  await rename(ann, 'Ann');
+  await rename(bob, '<b>Bøb</b>');
+  for (const page of [ann, bob]) await members(page, 'both see who is there', ['<b>Bøb</b>', 'Ann']);
+  check('a name is no markup', (await ann.$$('#members b')).length === 0);
+
+  await ann.fill('#message', 'is it: on time?');
+  await ann.press('#message', 'Enter');
+  for (const page of [ann, bob]) await logged(page, 'a line is heard by both', 'Ann: is it: on time?');
+  await bob.fill('#name', 'B'.repeat(32));
+  await bob.click('#rename');
+  await members(ann, 'another name is seen', ['Ann', 'B'.repeat(32)]);
+  await bothLooks(showcase, ann, 'chat');
+
+  await bob.click('#leave');
+  await logged(ann, 'the reason of the Close is the last line', `${'B'.repeat(32)} left the room`);
+  await members(ann, 'who has left is not there', ['Ann']);
+  await state(bob, 'who has left stays away', 'disconnected');
+  await bob.click('#leave');
+  await members(ann, 'and may come back', ['Ann', 'B'.repeat(32)]);
+  await bob.close();
+  await until('a closed tab says goodbye', ann, () => document.querySelector('#log').textContent.split('left the room').length > 2);
+  await members(ann, 'and is not there', ['Ann']);
+
+  const lines = await texts(plain);
+  check('a plain client sees plain lines only', lines.length > 3 && lines.every((line) => !line.startsWith('{')), lines.join(' | '));
+  await phone(showcase, '/chat', 'chat', async (page) => {
+    await members(ann, 'the phone is there', null, 2);
+    await page.fill('#message', 'from the phone');
+    await page.click('#send');
+    await logged(ann, 'the phone is heard', 'from the phone');
+  });
+  await close(ann, bob, plain);
+}
+
+async function board(showcase) {
+  const one = await showcase.open(DESKTOP, '/board');
+  check('/board leads to a board', /^\/board\/[\w-]+$/.test(new URL(one.url()).pathname), one.url());
+  const link = await one.inputValue('#link');
+  check('#link is its address', link === one.url(), link);
+  const two = await showcase.open(DESKTOP, new URL(link).pathname);
+  const other = await showcase.open(DESKTOP, '/board/another-one');
+  for (const page of [one, two, other]) await connected(page);
+
+  await stroke(one, [.2, .3], [.6, .3]);
+  await until('the stroke arrives', two, () => Number(document.querySelector('#count').textContent) > 20);
+  for (const [name, page] of [['here', one], ['there', two]]) {
+    check(`the stroke is ${name}`, await inked(page, .4, .3));
+    check(`and nothing else ${name}`, !(await inked(page, .4, .6)));
+  }
+  const points = await texts(two);
+  const shape = /^\{"x":\d+,"y":\d+,"c":"#[0-9a-f]{6}"\}$/;
+  check('points are {"x":…,"y":…,"c":"#rrggbb"}', points.every((text) => shape.test(text)), points[0]);
+  check('nobody gets their own', (await texts(one)).length === 0);
+
+  await two.check('#colours input[aria-label="red"]', { force: true });
+  await two.focus('#board');
+  await two.keyboard.down(' ');
+  for (let step = 0; step < 12; step += 1) await two.keyboard.press('Shift+ArrowRight');
+  await two.keyboard.up(' ');
+  await until('what the keyboard draws arrives', one, () => Number(document.querySelector('#count').textContent) >= 61);
+  const colours = new Set((await texts(one)).map((text) => JSON.parse(text).c));
+  check('in its colour', await inked(one, .6, .5, [187, 37, 37]), [...colours].join(' '));
+  await bothLooks(showcase, one, 'board');
+
+  await phone(showcase, new URL(link).pathname, 'board', async (page) => {
+    // A finger: the browser's own gestures must not take it.
+    const box = await page.locator('#board').boundingBox();
+    const at = (x, y) => ({ x: Math.round(box.x + x * box.width), y: Math.round(box.y + y * box.height) });
+    const client = await page.context().newCDPSession(page);
+    const touch = (type, points) => client.send('Input.dispatchTouchEvent', { type, touchPoints: points });
+    await touch('touchStart', [at(.3, .7)]);
+    for (let step = 0; step <= 10; step += 1) await touch('touchMove', [at(.3 + step / 25, .7 + step / 50)]);
+    await touch('touchEnd', []);
+    const drawn = Number(await page.textContent('#sent'));
+    check('a finger draws', drawn > 20, drawn);
+  });
+  await until('what the finger draws arrives', one, () => {
+    const plot = document.querySelector('#board');
+    const at = plot.getContext('2d').getImageData(plot.width * .5, plot.height * .8 - 20, 1, 40);
+    return at.data.some((value, i) => i % 4 === 3 && value > 200);
+  });
+
+  await two.click('#clear');
+  for (const [name, page] of [['here', two], ['there', one]]) {
+    await until(`clear clears ${name}`, page, () => {
+      const plot = document.querySelector('#board');
+      return plot.getContext('2d').getImageData(0, 0, plot.width, plot.height).data.every((value) => value === 0);
+    });
+  }
+  check('the other board saw none of it', (await texts(other)).length === 0);
+  await close(one, two, other);
+}
+
+// A board that ends while two are at it.
+async function boardEnds(showcase, lifetime) {
+  const one = await showcase.open(DESKTOP, '/board/that-ends');
+  await connected(one);
+  const start = Date.now();
+  const two = await showcase.open(DESKTOP, '/board/that-ends');
+  await connected(two);
+  for (const page of [one, two]) {
+    await until('it ends', page, () => socketsOpened[0].close, null, lifetime * 1000 + 5_000);
+    const [end] = await closes(page);
+    check('with 1001, clean', end.code === 1001 && end.clean, JSON.stringify(end));
+    check('and says why', end.reason === 'Board can\'t exist for more than 5mn', end.reason);
+  }
+  const took = (Date.now() - start) / 1000;
+  check('at the end of its life', took > lifetime - 2 && took < lifetime + 4, `${took} s`);
+  await until('the page says so', one, () => document.querySelector('#ended').textContent.includes('5mn') && !document.querySelector('#ended').hidden);
+  await one.waitForTimeout(1500);
+  check('and does not come back', (await sockets(one)).length === 1, (await sockets(one)).length);
+  await showcase.picture(one, 'board-ended');
+  await close(one, two);
+}
+
+async function sensors(showcase) {
+  const [producer, viewer] = [await showcase.open(DESKTOP, '/sensors'), await showcase.open(DESKTOP, '/sensors')];
+  for (const page of [producer, viewer]) await connected(page);
+  const blank = await viewer.$eval('#plot', (plot) => plot.toDataURL());
+  await producer.click('#simulate');
+  await until('values arrive', viewer, () => Number(document.querySelector('#count').textContent) >= 8);
+  const [socket] = await sockets(viewer);
+  const wrong = socket.received.find(({ data }) => !/^-?[\d.]+( -?[\d.]+){5}$/.test(data));
+  check('they are six numbers', !wrong, wrong?.data);
+  const [first, last] = [socket.received[0].at, socket.received.at(-1).at];
+  const pace = (last - first) / (socket.received.length - 1);
+  check('at most every 150 ms', pace > 140, `${Math.round(pace)} ms`);
+  check('they are drawn', blank !== await viewer.$eval('#plot', (plot) => plot.toDataURL()));
+  await until('and shown as numbers', viewer, () => ['azimuth', 'pitch', 'roll', 'x', 'y', 'z'].every((id) => /^-?\d+\.\d+$/.test(document.querySelector(`#${id}`).textContent)));
+  await bothLooks(showcase, viewer, 'sensors');
+
+  await producer.click('#simulate');
+  await producer.waitForTimeout(500);
+  const latest = (await texts(viewer)).at(-1);
+  const late = await showcase.open(DESKTOP, '/sensors');
+  await until('who comes later gets a value at once', late, () => document.querySelector('#count').textContent === '1');
+  const got = await texts(late);
+  check('and it is the latest', got.length === 1 && got[0] === latest, `${got.join(' | ')} and ${latest}`);
+
+  await phone(showcase, '/sensors', 'sensors', async (page) => {
+    // The phone's own sensors, as far as a browser in a box has some.
+    await page.click('#device');
+    await page.evaluate(() => dispatchEvent(new DeviceOrientationEvent('deviceorientation', { alpha: 77.7, beta: 12.3, gamma: -45.6 })));
+    await until('what the phone\'s sensors say arrives', viewer, () => document.querySelector('#azimuth').textContent === '77.7' && document.querySelector('#roll').textContent === '-45.6');
+  });
+  await close(producer, viewer, late);
+}
+
+async function lab(showcase) {
+  const [one, two] = [await showcase.open(DESKTOP, '/lab'), await showcase.open(DESKTOP, '/lab')];
+  for (const [field, value] of [['#sockets', '0'], ['#sockets', '9999'], ['#size', 'many'], ['#url', 'ftp://127.0.0.1/'], ['#url', 'ws://']]) {
+    const before = await one.inputValue(field);
+    await one.fill(field, value);
+    await one.click('#start');
+    await until(`${field} of “${value}” is explained`, one, () => !document.querySelector('#wrong').hidden && document.querySelector('#wrong').textContent.length > 10);
+    await one.fill(field, before);
+  }
+  await one.fill('#sockets', '30');
+  await one.press('#sockets', 'Enter');
+  await until('it opens as many as asked', one, () => document.querySelector('#open').textContent === '30');
+  await state(one, 'it runs', 'running');
+  await until('rate and latency are shown', one, () => Number(document.querySelector('#rate').textContent) > 0 && Number(document.querySelector('#median').textContent) > 0);
+  const early = await one.$eval('#rates', (plot) => plot.toDataURL());
+
+  // The other tab listens to /tick.
+  await two.fill('#url', new URL('/tick', showcase.url).href.replace(/^http/, 'ws'));
+  await two.selectOption('#mode', 'subscribe');
+  await two.fill('#sockets', '5');
+  await two.click('#start');
+  await until('it listens', two, () => Number(document.querySelector('#count').textContent) >= 10);
+  await until('about once a second each', two, () => { const rate = Number(document.querySelector('#rate').textContent); return rate >= 4 && rate <= 6; });
+  await until('nothing is lost', one, () => document.querySelector('#lost').textContent === '0');
+  check('the plot goes on', early !== await one.$eval('#rates', (plot) => plot.toDataURL()));
+  await bothLooks(showcase, one, 'lab');
+  for (const page of [one, two]) {
+    await page.click('#start');
+    await state(page, 'it stops', 'stopped');
+    const count = (await closes(page)).length;
+    await until('every socket closes cleanly', page, () => socketsOpened.every(({ close }) => close?.clean));
+    check('it stopped at once', count >= 0);
+  }
+
+  await phone(showcase, '/lab', 'lab', async (page) => {
+    await page.fill('#sockets', '10');
+    await page.fill('#pause', '50');
+    await page.click('#start');
+    await until('it runs on the phone', page, () => Number(document.querySelector('#rate').textContent) > 0);
+    await page.waitForTimeout(2000);
+  });
+  await close(one, two);
+}
+
+// Every page comes back by itself, and says meanwhile that it is away.
+async function comesBack(showcase) {
+  const { hostname, port } = new URL(showcase.url);
+  const between = await cuttable(hostname, Number(port));
+  const paths = ['/tick', '/chat', '/board/again', '/sensors', '/lab'];
+  const pages = [];
+  for (const path of paths) {
+    pages.push(await showcase.open(DESKTOP, new URL(path, between.url).href, { mayLoseSockets: true }));
+  }
+  const [, , , , labPage] = pages;
+  await labPage.fill('#sockets', '3');
+  await labPage.click('#start');
+  for (const page of pages) await until('it is connected', page, () => /^(connected|running)$/.test(document.querySelector('#state').textContent));
+  await between.cut();
+  for (const page of pages) {
+    await until('it says that the connection is lost', page, () => /connection lost|opening again/.test(document.querySelector('#state').textContent));
+  }
+  await until('#send waits', pages[0], () => document.querySelector('#send').disabled);
+  await showcase.picture(pages[0], 'tick-lost');
+  await pages[0].waitForTimeout(1500);
+  await between.mend();
+  await until('#retry is there', pages[0], () => !document.querySelector('#retry').hidden);
+  await pages[0].click('#retry');
+  await state(pages[0], '#retry comes back at once', 'connected');
+  for (const page of pages) {
+    await until('it comes back by itself', page, () => /^(connected|running)$/.test(document.querySelector('#state').textContent), null, 20_000);
+  }
+  await members(pages[1], 'the chat knows who is there again', null, 1);
+  await close(...pages);
+  await between.end();
+}
+
+// --- the pieces ---
+
+// A way to the server that can be cut.
+async function cuttable(hostname, port) {
+  const open = new Set();
+  const server = net.createServer((near) => {
+    const far = net.connect(port, hostname);
+    for (const [from, to] of [[near, far], [far, near]]) {
+      open.add(from);
+      from.on('error', () => {});
+      from.on('close', () => { open.delete(from); to.destroy(); });
+      from.pipe(to);
+    }
+  });
+  const listen = (at) => new Promise((resolve, reject) => server.once('error', reject).listen(at, '127.0.0.1', resolve));
+  const cut = () => new Promise((resolve) => {
+    server.close(resolve);
+    for (const socket of open) socket.destroy();
+  });
+  await listen(0);
+  const mine = server.address().port;
+  return { url: `http://127.0.0.1:${mine}`, cut, mend: () => listen(mine), end: cut };
+}
+
+function connected(page) {
+  return state(page, 'it connects', 'connected');
+}
+
+function state(page, name, wanted) {
+  return until(name, page, (text) => document.querySelector('#state').textContent === text, wanted);
+}
+
+function logged(page, name, text) {
+  return until(name, page, (wanted) => document.querySelector('#log').textContent.includes(wanted), text);
+}
+
+// The list of members is this one, or has so many.
+function members(page, name, wanted, count = null) {
+  return until(name, page, ([list, length]) => {
+    const seen = [...document.querySelectorAll('#members > *')].map((it) => it.textContent);
+    return list ? JSON.stringify(seen) === JSON.stringify(list) : seen.length === length;
+  }, [wanted, count]);
+}
+
+async function rename(page, name) {
+  await page.fill('#name', name);
+  await page.click('#rename');
+}
+
+// What the page's first socket has received.
+async function texts(page) {
+  return (await page.evaluate(() => socketsOpened[0].received)).map(({ data }) => data);
+}
+
+// A stroke of the mouse, from and to in parts of the sheet.
+async function stroke(page, from, to) {
+  const box = await page.locator('#board').boundingBox();
+  const at = ([x, y]) => [box.x + x * box.width, box.y + y * box.height];
+  await page.mouse.move(...at(from));
+  await page.mouse.down();
+  await page.mouse.move(...at(to), { steps: 8 });
+  await page.mouse.up();
+}
+
+// Whether there is colour at this place of the sheet.
+function inked(page, x, y, colour = null) {
+  return page.$eval('#board', (plot, [atX, atY, wanted]) => {
+    const seen = [...plot.getContext('2d').getImageData(plot.width * atX, plot.height * atY, 1, 1).data];
+    return seen[3] > 200 && (!wanted || wanted.every((value, i) => value === seen[i]));
+  }, [x, y, colour]);
+}
+
+async function phone(showcase, path, name, use) {
+  const page = await showcase.open(PHONE, path);
+  if (path !== '/lab') await connected(page);
+  await use(page);
+  await fits(page);
+  await showcase.picture(page, `${name}-phone`);
+  await close(page);
+}
+
+async function close(...pages) {
+  for (const page of pages) await page.context().close();
+}
+
+const inTurn = [
+  ['tick', tick], ['chat', chat], ['board', board], ['sensors', sensors], ['lab', lab], ['comes back', comesBack],
+];
+
+module.exports = { boardEnds, inTurn };
