@@ -110,14 +110,15 @@ async function board(showcase) {
   check('points are {"x":…,"y":…,"c":"#rrggbb"}', points.every((text) => shape.test(text)), points[0]);
   check('nobody gets their own', (await texts(one)).length === 0);
 
-  await two.check('#colours input[aria-label="red"]', { force: true });
+  await two.click('#colours label:has([aria-label="red"])');
   await two.focus('#board');
   await two.keyboard.down(' ');
   for (let step = 0; step < 12; step += 1) await two.keyboard.press('Shift+ArrowRight');
   await two.keyboard.up(' ');
   await until('what the keyboard draws arrives', one, () => Number(document.querySelector('#count').textContent) >= 61);
-  const colours = new Set((await texts(one)).map((text) => JSON.parse(text).c));
-  check('in its colour', await inked(one, .6, .5, [187, 37, 37]), [...colours].join(' '));
+  const red = await pixel(one, .6, .5);
+  const near = (value, wanted) => Math.abs(value - wanted) < 3; // a canvas may round
+  check('in its colour', near(red[0], 187) && near(red[1], 37) && near(red[2], 37), red);
   await bothLooks(showcase, one, 'board');
 
   await phone(showcase, new URL(link).pathname, 'board', async (page) => {
@@ -198,6 +199,7 @@ async function sensors(showcase) {
   await phone(showcase, '/sensors', 'sensors', async (page) => {
     // The phone's own sensors, as far as a browser in a box has some.
     await page.click('#device');
+    await until('the phone sends', page, () => document.querySelector('#device').getAttribute('aria-pressed') === 'true');
     await page.evaluate(() => dispatchEvent(new DeviceOrientationEvent('deviceorientation', { alpha: 77.7, beta: 12.3, gamma: -45.6 })));
     await until('what the phone\'s sensors say arrives', viewer, () => document.querySelector('#azimuth').textContent === '77.7' && document.querySelector('#roll').textContent === '-45.6');
   });
@@ -345,11 +347,15 @@ async function stroke(page, from, to) {
 }
 
 // Whether there is colour at this place of the sheet.
-function inked(page, x, y, colour = null) {
-  return page.$eval('#board', (plot, [atX, atY, wanted]) => {
-    const seen = [...plot.getContext('2d').getImageData(plot.width * atX, plot.height * atY, 1, 1).data];
-    return seen[3] > 200 && (!wanted || wanted.every((value, i) => value === seen[i]));
-  }, [x, y, colour]);
+async function inked(page, x, y) {
+  return (await pixel(page, x, y))[3] > 200;
+}
+
+// Red, green, blue and opacity there.
+function pixel(page, x, y) {
+  return page.$eval('#board', (plot, [atX, atY]) => (
+    [...plot.getContext('2d').getImageData(Math.round(plot.width * atX), Math.round(plot.height * atY), 1, 1).data]
+  ), [x, y]);
 }
 
 async function phone(showcase, path, name, use) {

@@ -15,8 +15,8 @@ const CHROMIUM_ARGUMENTS = [
 const DESKTOP = { viewport: { width: 1280, height: 800 }, colorScheme: 'light' };
 const PHONE = { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true };
 
-// A reply, or a change of the page, must come within this time.
-const SOON = 5_000;
+// A reply, or a change of the page, must come within this time; on a busy machine it may need it.
+const SOON = 10_000;
 function sockets(page) {
   return page.evaluate(() => globalThis.socketsOpened);
 }
