@@ -482,3 +482,35 @@ async fn a_message_that_waits_for_many_is_held_once() {
     assert!(info.bytes_current < 200_000, "{}", info.bytes_current);
     drop(slow);
 }
+
+#[tokio::test]
+async fn a_seat_and_a_topic_cost_what_the_documentation_says() {
+    let hub = Hub::new();
+    let mut sockets = Vec::new();
+    for _ in 0..1000 {
+        let (_near, far) = duplex(64);
+        let config = Config::new().keepalive_interval(None);
+        let (session, socket) = Session::new(far, Connection::new(Role::Server, config));
+        sockets.push((session, socket));
+    }
+    let per_seat = i64::try_from(size_of::<Seat>()).unwrap();
+    let mut seats = Vec::with_capacity(2000);
+    let one_topic = measure(|| {
+        seats.extend(sockets.iter().map(|(_, socket)| hub.join("topic", socket)));
+    });
+    let seat = one_topic.bytes_current / 1000 + per_seat;
+    assert!(seat <= 240, "{seat}");
+    let names: Vec<_> = (0..1000).map(|number| format!("{number:04}")).collect();
+    let topics = measure(|| {
+        for ((_, socket), name) in sockets.iter().zip(&names) {
+            seats.push(hub.join(name, socket));
+        }
+    });
+    let topic = topics.bytes_current / 1000 + per_seat;
+    assert!(topic <= 700, "{topic}");
+    let left = measure(|| seats.clear());
+    // All of it is given back.
+    let taken = one_topic.bytes_current + topics.bytes_current;
+    assert_eq!(left.bytes_current, -taken);
+    assert_eq!(hub.topic_count(), 0);
+}
