@@ -9,13 +9,13 @@ use std::{
 
 use allocation_counter::measure;
 use tokio::{
-    io::{DuplexStream, duplex},
+    io::{AsyncRead, AsyncWrite, DuplexStream, duplex},
     task::{JoinHandle, yield_now},
     time::timeout,
 };
 use ws_core::{Connection, Event, Role};
 use ws_tests::{
-    io::{Valve, Valved},
+    io::{Buffered, Fault, Faulty, Valve, Valved},
     peer::Peer,
 };
 use ws_tower::{
@@ -324,6 +324,48 @@ async fn what_waits_goes_out_before_what_comes_later() {
             assert_eq!(message, Some(number.to_string().into()));
         }
     }
+}
+
+#[tokio::test]
+async fn a_stream_that_dawdles_delays_and_loses_nothing() {
+    async fn check(io: impl AsyncRead + AsyncWrite + Send + 'static, near: DuplexStream) {
+        let hub = hub(Policy::new(SlowConsumer::Disconnect).backlog(usize::MAX));
+        let config = Config::new().keepalive_interval(None);
+        let config = config.outgoing_high_water(500);
+        let (session, socket) = Session::new(io, Connection::new(Role::Server, config));
+        tokio::spawn(session);
+        let _seat = hub.join("topic", &socket);
+        let publisher = tokio::spawn({
+            let hub = hub.clone();
+            async move {
+                for number in 0..300_u32 {
+                    assert_eq!(hub.publish("topic", number.to_string()), 1);
+                    if number % 5 == 0 {
+                        yield_now().await;
+                    }
+                }
+            }
+        });
+        let mut peer = Peer::client(near);
+        for number in 0..300_u32 {
+            let message = timeout(SOON, peer.message()).await.unwrap();
+            assert_eq!(message, Some(number.to_string().into()));
+        }
+        publisher.await.unwrap();
+    }
+    for at in 0..20 {
+        for fault in [
+            Fault::OneByte,
+            Fault::OneByteFromThenOn,
+            Fault::Pending,
+            Fault::PendingHalfTheTime,
+        ] {
+            let (near, far) = duplex(1000);
+            check(Faulty::new(far, fault, at), near).await;
+        }
+    }
+    let (near, far) = duplex(1000);
+    check(Buffered::new(far), near).await;
 }
 
 #[tokio::test]
