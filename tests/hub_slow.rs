@@ -13,7 +13,7 @@ use tokio::{
     task::{JoinHandle, yield_now},
     time::timeout,
 };
-use ws_core::{Connection, Event, Role};
+use ws_core::{Close, Connection, Event, Role};
 use ws_tests::{
     io::{Buffered, Fault, Faulty, Valve, Valved},
     peer::Peer,
@@ -210,7 +210,7 @@ async fn a_slow_subscriber_that_never_reads_is_cut_off_in_the_end() {
     publish_21(&hub).await;
     let closed = timeout(Duration::from_secs(60), slow.session).await;
     let closed = closed.unwrap().unwrap();
-    let sent = closed.sent().and_then(|close| close.code());
+    let sent = closed.sent().and_then(Close::code);
     assert_eq!(sent, Some(CloseCode::TRY_AGAIN_LATER));
     assert!(!closed.is_clean());
 }
@@ -281,8 +281,8 @@ async fn a_notice_that_panics_is_left_out() {
 
 #[tokio::test]
 async fn a_notice_may_use_the_hub_and_its_own_socket() {
-    let slot: Arc<Mutex<Option<(Hub, Sender)>>> = Arc::default();
-    let used = Arc::clone(&slot);
+    let once: Arc<Mutex<Option<(Hub, Sender)>>> = Arc::default();
+    let used = Arc::clone(&once);
     let policy = five(SlowConsumer::DropOldest).notice(move |_| {
         // Once: each of these pushes one more out.
         if let Some((hub, sender)) = used.lock().unwrap().take() {
@@ -294,7 +294,7 @@ async fn a_notice_may_use_the_hub_and_its_own_socket() {
     });
     let hub = hub(policy);
     let mut slow = Stalled::join(&hub);
-    *slot.lock().unwrap() = Some((hub.clone(), slow.socket.sender()));
+    *once.lock().unwrap() = Some((hub.clone(), slow.socket.sender()));
     publish_21(&hub).await;
     let texts = slow.texts(&hub).await;
     let expected = [
