@@ -32,7 +32,7 @@ use ws_tests::{
 use ws_tower::{
     BoxError, CloseCode, CloseFrame, Config, Message, NoHandler, PreparedMessage, Session,
     WebSocket, WebSocketLayer, WebSocketUpgrade,
-    hub::{Hub, Member, Presence, Watch},
+    hub::{Hub, Member, Presence, Seat, Watch},
     pair,
     upgrade::test_request,
 };
@@ -80,7 +80,7 @@ async fn a_message_reaches_all_members_of_its_topic_and_nobody_else() {
         nothing(socket).await;
     }
     assert_eq!(
-        seats.each_ref().map(|seat| seat.topic()),
+        seats.each_ref().map(Seat::topic),
         ["lobby", "lobby", "cellar"]
     );
 }
@@ -255,7 +255,7 @@ async fn what_is_published_together_is_one_write_and_one_wake_up() {
     let (near, far) = duplex(64 << 10);
     let (io, tape) = Recorder::new(far);
     let (session, socket) = Session::new(io, Connection::new(Role::Server, quiet()));
-    let mut session = by_hand_task(session);
+    let mut session = Task::new(session);
     assert!(session.poll());
     let _seat = hub.join("topic", &socket);
     for round in 1..=3 {
@@ -291,24 +291,24 @@ impl Wake for Wakes {
     }
 }
 
-fn by_hand_task<F: Future>(future: F) -> Task<F> {
-    Task {
-        future: Box::pin(future),
-        waker: Arc::default(),
-    }
-}
-
 impl<F: Future> Task<F> {
-    /// Polls until it is not woken any more. Says whether it is pending.
+    fn new(future: F) -> Self {
+        Self {
+            future: Box::pin(future),
+            waker: Arc::default(),
+        }
+    }
+
+    /// Polls once. Says whether it is pending.
     fn poll(&mut self) -> bool {
         let waker = Waker::from(Arc::clone(&self.waker));
-        let wakes = self.wakes();
+        let before = self.wakes();
         let pending = self
             .future
             .as_mut()
             .poll(&mut Context::from_waker(&waker))
             .is_pending();
-        assert_eq!(self.wakes(), wakes, "it woke itself");
+        assert_eq!(self.wakes(), before, "it woke itself");
         pending
     }
 
@@ -322,7 +322,7 @@ type Duplex = Session<DuplexStream, NoHandler>;
 fn by_hand() -> (Task<Duplex>, WebSocket, DuplexStream) {
     let (near, far) = duplex(64 << 10);
     let (session, socket) = Session::new(far, Connection::new(Role::Server, quiet()));
-    (by_hand_task(session), socket, near)
+    (Task::new(session), socket, near)
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use tokio::{
     task::{JoinHandle, yield_now},
     time::timeout,
 };
-use ws_core::{Connection, Role};
+use ws_core::{Close, Connection, Role};
 use ws_tests::{
     io::{Cable, Scissors},
     peer::Peer,
@@ -212,7 +212,7 @@ async fn a_seat_does_not_keep_its_socket_open() {
     );
     assert!(client.recv().await.is_none());
     let closed = client.closed().await;
-    let code = closed.received().and_then(|close| close.code());
+    let code = closed.received().and_then(Close::code);
     assert_eq!(code, Some(CloseCode::NORMAL));
     yield_now().await;
     assert!(!seat.is_taken());

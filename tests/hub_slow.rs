@@ -9,13 +9,13 @@ use std::{
 
 use allocation_counter::measure;
 use tokio::{
-    io::{DuplexStream, duplex},
+    io::{AsyncRead, AsyncWrite, DuplexStream, duplex},
     task::{JoinHandle, yield_now},
     time::timeout,
 };
-use ws_core::{Connection, Event, Role};
+use ws_core::{Close, Connection, Event, Role};
 use ws_tests::{
-    io::{Valve, Valved},
+    io::{Buffered, Fault, Faulty, Valve, Valved},
     peer::Peer,
 };
 use ws_tower::{
@@ -210,7 +210,7 @@ async fn a_slow_subscriber_that_never_reads_is_cut_off_in_the_end() {
     publish_21(&hub).await;
     let closed = timeout(Duration::from_secs(60), slow.session).await;
     let closed = closed.unwrap().unwrap();
-    let sent = closed.sent().and_then(|close| close.code());
+    let sent = closed.sent().and_then(Close::code);
     assert_eq!(sent, Some(CloseCode::TRY_AGAIN_LATER));
     assert!(!closed.is_clean());
 }
@@ -281,8 +281,8 @@ async fn a_notice_that_panics_is_left_out() {
 
 #[tokio::test]
 async fn a_notice_may_use_the_hub_and_its_own_socket() {
-    let slot: Arc<Mutex<Option<(Hub, Sender)>>> = Arc::default();
-    let used = Arc::clone(&slot);
+    let once: Arc<Mutex<Option<(Hub, Sender)>>> = Arc::default();
+    let used = Arc::clone(&once);
     let policy = five(SlowConsumer::DropOldest).notice(move |_| {
         // Once: each of these pushes one more out.
         if let Some((hub, sender)) = used.lock().unwrap().take() {
@@ -294,7 +294,7 @@ async fn a_notice_may_use_the_hub_and_its_own_socket() {
     });
     let hub = hub(policy);
     let mut slow = Stalled::join(&hub);
-    *slot.lock().unwrap() = Some((hub.clone(), slow.socket.sender()));
+    *once.lock().unwrap() = Some((hub.clone(), slow.socket.sender()));
     publish_21(&hub).await;
     let texts = slow.texts(&hub).await;
     let expected = [
@@ -324,6 +324,48 @@ async fn what_waits_goes_out_before_what_comes_later() {
             assert_eq!(message, Some(number.to_string().into()));
         }
     }
+}
+
+#[tokio::test]
+async fn a_stream_that_dawdles_delays_and_loses_nothing() {
+    async fn check(io: impl AsyncRead + AsyncWrite + Send + 'static, near: DuplexStream) {
+        let hub = hub(Policy::new(SlowConsumer::Disconnect).backlog(usize::MAX));
+        let config = Config::new().keepalive_interval(None);
+        let config = config.outgoing_high_water(500);
+        let (session, socket) = Session::new(io, Connection::new(Role::Server, config));
+        tokio::spawn(session);
+        let _seat = hub.join("topic", &socket);
+        let publisher = tokio::spawn({
+            let hub = hub.clone();
+            async move {
+                for number in 0..300_u32 {
+                    assert_eq!(hub.publish("topic", number.to_string()), 1);
+                    if number % 5 == 0 {
+                        yield_now().await;
+                    }
+                }
+            }
+        });
+        let mut peer = Peer::client(near);
+        for number in 0..300_u32 {
+            let message = timeout(SOON, peer.message()).await.unwrap();
+            assert_eq!(message, Some(number.to_string().into()));
+        }
+        publisher.await.unwrap();
+    }
+    for at in 0..20 {
+        for fault in [
+            Fault::OneByte,
+            Fault::OneByteFromThenOn,
+            Fault::Pending,
+            Fault::PendingHalfTheTime,
+        ] {
+            let (near, far) = duplex(1000);
+            check(Faulty::new(far, fault, at), near).await;
+        }
+    }
+    let (near, far) = duplex(1000);
+    check(Buffered::new(far), near).await;
 }
 
 #[tokio::test]
@@ -481,4 +523,36 @@ async fn a_message_that_waits_for_many_is_held_once() {
     assert_eq!(hub.stats().dropped, 0);
     assert!(info.bytes_current < 200_000, "{}", info.bytes_current);
     drop(slow);
+}
+
+#[tokio::test]
+async fn a_seat_and_a_topic_cost_what_the_documentation_says() {
+    let hub = Hub::new();
+    let mut sockets = Vec::new();
+    for _ in 0..1000 {
+        let (_near, far) = duplex(64);
+        let config = Config::new().keepalive_interval(None);
+        let (session, socket) = Session::new(far, Connection::new(Role::Server, config));
+        sockets.push((session, socket));
+    }
+    let per_seat = i64::try_from(size_of::<Seat>()).unwrap();
+    let mut seats = Vec::with_capacity(2000);
+    let one_topic = measure(|| {
+        seats.extend(sockets.iter().map(|(_, socket)| hub.join("topic", socket)));
+    });
+    let seat = one_topic.bytes_current / 1000 + per_seat;
+    assert!(seat <= 240, "{seat}");
+    let names: Vec<_> = (0..1000).map(|number| format!("{number:04}")).collect();
+    let topics = measure(|| {
+        for ((_, socket), name) in sockets.iter().zip(&names) {
+            seats.push(hub.join(name, socket));
+        }
+    });
+    let topic = topics.bytes_current / 1000 + per_seat;
+    assert!(topic <= 700, "{topic}");
+    let left = measure(|| seats.clear());
+    // All of it is given back.
+    let taken = one_topic.bytes_current + topics.bytes_current;
+    assert_eq!(left.bytes_current, -taken);
+    assert_eq!(hub.topic_count(), 0);
 }

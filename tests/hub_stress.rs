@@ -249,7 +249,7 @@ async fn presence_under_churn_adds_up_to_who_is_there() {
         .map(|task| {
             let hub = hub.clone();
             tokio::spawn(async move {
-                let (_client, server) = pair(config(64 << 10));
+                let (client, server) = pair(config(64 << 10));
                 let mut seats = Vec::new();
                 let mut random = Random::new(task);
                 for _ in 0..2000 {
@@ -262,7 +262,7 @@ async fn presence_under_churn_adds_up_to_who_is_there() {
                         tokio::task::yield_now().await;
                     }
                 }
-                (seats, server, _client)
+                (seats, server, client)
             })
         })
         .collect();

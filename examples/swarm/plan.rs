@@ -14,7 +14,7 @@ const USAGE: &str = "swarm URL [--sockets N] [--mode echo|subscribe] [--size BYT
   --size BYTES    of each text (default: 128); from 18 on it says whose it is, so that what others
                   send is not taken for the answer
   --pause MS      between an answer and the next text (default: 0)
-  --seconds N     how long, from the first socket on; 0 for until Control-C (default: 10)
+  --seconds N     how long, opening included; 0 for until Control-C (default: 10)
   --at-once N     handshakes under way at a time (default: 100)
   --threads N     threads of the runtime (default: one for each core)
   --deflate       offers compression";

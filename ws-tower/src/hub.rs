@@ -89,8 +89,8 @@
 //! | | bytes |
 //! |---|---|
 //! | a socket without a seat | none |
-//! | a seat | about 300: 40 with its holder, the rest in the topic and the session |
-//! | a topic, beside its first seat | about 500 and its name |
+//! | a seat | about 220: 40 with its holder, the rest in the topic and the session |
+//! | a topic, beside its first seat | about 450, with a name of a few letters |
 //! | a message that waits, for each subscriber | 16, and the message once for all |
 //!
 //! The benchmark `hub` of this crate measures what a delivery takes.
