@@ -152,6 +152,13 @@ async fn the_reason_of_a_close_is_the_others_last_line() {
             assert_eq!(text(&mut stays).await, line);
         }
     }
+    // The server's own reason, said back as browsers do.
+    let mut sent_away = Raw::open(address, "/chat").await;
+    sent_away.write(masked(0x82, b"1")).await;
+    let (first, payload) = sent_away.frame().await;
+    assert_eq!((first, close_code(&payload)), (CLOSE, 1003));
+    sent_away.write(masked(CLOSE, &payload)).await;
+    assert_eq!(sent_away.rest().await, b"");
     // A connection that breaks off says nothing.
     drop(Raw::open(address, "/chat").await);
     stays.write(masked(TEXT, b"last")).await;

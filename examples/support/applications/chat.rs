@@ -75,7 +75,10 @@ async fn talk(hub: Hub, mut socket: WebSocket) -> Result<(), Error> {
         }
     }
     let closed = socket.closed().await;
+    // Who was sent away with a reason often says it back: that is no goodbye of theirs.
+    let answer = closed.sent().and_then(|close| close.frame());
     if let Some(close) = closed.received().and_then(|close| close.frame())
+        && answer.is_none_or(|answer| answer.reason().is_empty())
         && !close.reason().is_empty()
         && Said::from(close.reason()) == Said::Line
     {
