@@ -2,6 +2,7 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`deflate`] | a receiver of compressed messages that is as strict as can be |
 //! | [`feed`] | drives a connection with pieces of a stream, and writes down what comes of it |
 //! | [`fuzz`] | the bodies of the fuzz targets |
 //! | [`io`] | streams that count, stall and fail |
@@ -15,6 +16,7 @@
     reason = "a helper that panics fails the test that uses it"
 )]
 
+pub mod deflate;
 pub mod feed;
 pub mod fuzz;
 pub mod io;
