@@ -40,7 +40,7 @@ pub fn test_request<B: Default>(uri: &str) -> (Request<B>, TestClient) {
 }
 
 /// Like [`test_request`], with the client's part of the handshake made by hand: subprotocols, a
-/// key that is known.
+/// key that is known, compression (by `Handshake::negotiate`).
 pub fn test_request_with<B: Default>(handshake: Handshake) -> (Request<B>, TestClient) {
     let (near, far) = tokio::io::duplex(DUPLEX);
     let mut request = handshake.request().map(|()| B::default());
@@ -70,8 +70,9 @@ impl TestClient {
     ///
     /// There is no tokio runtime.
     pub fn finish<B>(self, response: &Response<B>) -> Result<WebSocket, Refusal> {
-        let (subprotocol, _) = self.handshake.finish(response)?.into_parts();
-        let connection = Connection::new(Role::Client, Config::default());
+        let (subprotocol, extensions) = self.handshake.finish(response)?.into_parts();
+        let connection =
+            Connection::new(Role::Client, Config::default()).with_extensions(&extensions);
         let about = About {
             subprotocol,
             ..About::default()
