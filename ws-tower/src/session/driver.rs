@@ -21,7 +21,7 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::io::poll_read_buf;
-use ws_core::{Connection, Outgoing, Scratch};
+use ws_core::{Outgoing, Scratch};
 
 use crate::{
     BoxError, Closed, Error,
@@ -242,9 +242,9 @@ where
             Poll::Pending => None,
         };
         match read {
-            Some(read) => self.take_input(work, |connection| {
+            Some(read) => self.take_input(work, |state| {
                 let input = read?;
-                connection.receive(input);
+                state.receive(input);
                 Ok(input.len())
             }),
             None => work.reading = Side::Pending,
@@ -262,8 +262,8 @@ where
             return;
         };
         let large = mem::take(&mut work.large);
-        self.take_input(work, |connection| {
-            connection.receive_buf(large);
+        self.take_input(work, |state| {
+            state.connection.receive_buf(large);
             read
         });
     }
@@ -272,14 +272,14 @@ where
     fn take_input(
         &mut self,
         work: &mut Work,
-        receive: impl FnOnce(&mut Connection) -> io::Result<usize>,
+        receive: impl FnOnce(&mut State) -> io::Result<usize>,
     ) {
         let wakers = {
             let mut state = self.shared.lock();
             // Events go into the thread's queue, as bytes went into its buffer.
             state.connection.lend(&mut work.scratch);
             work.is_lent = true;
-            match receive(&mut state.connection) {
+            match receive(&mut state) {
                 Ok(0) => state.connection.receive_eof(),
                 Ok(_) => {
                     state.close_if_too_full();

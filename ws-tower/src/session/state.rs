@@ -295,6 +295,18 @@ impl State {
             .unwrap_or(Error::Closed)
     }
 
+    /// Gives the engine what was read. Where it never stops reading, it gets it piece by piece:
+    /// what is compressed may become a thousand times as much.
+    pub(crate) fn receive(&mut self, input: &[u8]) {
+        if self.connection.pauses() {
+            return self.connection.receive(input);
+        }
+        for piece in input.chunks(PIECE) {
+            self.connection.receive(piece);
+            self.close_if_too_full();
+        }
+    }
+
     /// Draws the line where reading must go on although nobody receives (HTTP/2).
     pub(crate) fn close_if_too_full(&mut self) {
         let cap = self.connection.config().http2_receive_cap;
@@ -334,6 +346,10 @@ impl State {
         wakers
     }
 }
+
+/// The size of a piece of input, in bytes. Inflated it is 4 MiB at most, and messages of the usual
+/// size lie whole in one.
+const PIECE: usize = 4 << 10;
 
 /// Whether a counter that wraps has reached a number.
 pub(crate) fn has_come(counter: u32, number: u32) -> bool {
