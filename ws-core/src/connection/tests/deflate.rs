@@ -837,6 +837,32 @@ fn a_prepared_message_that_is_not_to_be_compressed_is_not() {
 }
 
 #[test]
+fn a_prepared_message_that_is_to_be_compressed_is_even_if_it_grows() {
+    let settings = deflate().threshold(1000);
+    for message in [&b""[..], b"a", b"Hello", &(0..=255).collect::<Vec<u8>>()] {
+        for is_early in [true, false] {
+            let prepared = PreparedMessage::compressed(message.to_vec());
+            if is_early {
+                prepared.deflate(&settings);
+            }
+            for role in ROLES {
+                let config = Config::new().deflate(settings.clone());
+                let mut sender = connection(role, TAKEOVER, config.clone());
+                let mut receiver = connection(other(role), TAKEOVER, config);
+                sender.send_prepared(&prepared).unwrap();
+                let bytes = written(&mut sender);
+                assert_eq!(bytes[0], 0xc2);
+                receiver.receive(&bytes);
+                assert_eq!(receiver.poll(), Ok(Some(binary(message))));
+                let mut plain = Connection::new(role, Config::default()).with_mask_keys(|| KEY);
+                plain.send_prepared(&prepared).unwrap();
+                assert_eq!(written(&mut plain), frame(role, 0x82, message));
+            }
+        }
+    }
+}
+
+#[test]
 fn a_prepared_message_follows_the_threshold_of_its_connection() {
     let prepared = PreparedMessage::new(vec![7; 1000]);
     for (threshold, first) in [(1001, 0x82), (1000, 0xc2), (1001, 0x82)] {
