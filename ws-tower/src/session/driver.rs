@@ -182,6 +182,9 @@ where
             if self.io.is_none() && self.handler.is_none() {
                 return Poll::Ready(self.shared.closed());
             }
+            if self.shared.handler_is_sated() {
+                break;
+            }
             // There is no rest before the stream has been found empty.
             active = false;
             if self.io.is_none() || work.reading == Side::Pending || !work.view.wants_read {
@@ -210,6 +213,7 @@ where
 
     /// From here on handles leave their wishes under the lock, without waking the task.
     fn begin(&mut self, cx: &mut Context<'_>) -> View {
+        self.shared.whet_handler();
         let (view, old) = {
             let mut state = self.shared.lock();
             let old = state.begin_poll(cx.waker());
