@@ -105,6 +105,15 @@ impl Receiver {
     }
 }
 
+/// So many MiB of zeros, compressed to about a thousandth.
+pub fn bomb(mebibytes: usize) -> Vec<u8> {
+    let mut piece = compressed(&vec![0; 1 << 20], 9);
+    piece.extend_from_slice(&[0x00, 0x00, 0xff, 0xff]);
+    let mut bomb = piece.repeat(mebibytes);
+    bomb.truncate(bomb.len().saturating_sub(4));
+    bomb
+}
+
 /// A message as another sender would compress it on its own, with a window of 15 bits.
 ///
 /// # Panics
