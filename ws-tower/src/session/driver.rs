@@ -21,7 +21,7 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::io::poll_read_buf;
-use ws_core::{Connection, Outgoing, Scratch};
+use ws_core::{Outgoing, Scratch};
 
 use crate::{
     BoxError, Closed, Error,
@@ -185,6 +185,9 @@ where
             if self.io.is_none() && self.handler.is_none() {
                 return Poll::Ready(self.shared.closed());
             }
+            if self.shared.handler_is_sated() {
+                break;
+            }
             // There is no rest before the stream has been found empty.
             active = false;
             if self.io.is_none() || work.reading == Side::Pending || !work.view.wants_read {
@@ -213,6 +216,7 @@ where
 
     /// From here on handles leave their wishes under the lock, without waking the task.
     fn begin(&mut self, cx: &mut Context<'_>) -> View {
+        self.shared.whet_handler();
         let (view, old) = {
             let mut state = self.shared.lock();
             let old = state.begin_poll(cx.waker());
@@ -245,9 +249,9 @@ where
             io.poll_read(cx, &mut came).map_ok(|()| came.filled().len())
         };
         match read {
-            Poll::Ready(read) => self.take_input(work, |connection| {
+            Poll::Ready(read) => self.take_input(work, |state| {
                 if !came.filled().is_empty() {
-                    connection.receive(came.filled());
+                    state.receive(came.filled());
                 }
                 read
             }),
@@ -271,8 +275,8 @@ where
             return;
         };
         let large = mem::take(&mut work.large);
-        self.take_input(work, |connection| {
-            connection.receive_buf(large);
+        self.take_input(work, |state| {
+            state.receive_buf(large);
             read
         });
     }
@@ -281,18 +285,16 @@ where
     fn take_input(
         &mut self,
         work: &mut Work,
-        receive: impl FnOnce(&mut Connection) -> io::Result<usize>,
+        receive: impl FnOnce(&mut State) -> io::Result<usize>,
     ) {
         let wakers = {
             let mut state = self.shared.lock();
             // Events go into the thread's queue, as bytes went into its buffer.
             state.connection.lend(&mut work.scratch);
             work.is_lent = true;
-            let waiting = state.connection.inbox_size();
-            match receive(&mut state.connection) {
+            match receive(&mut state) {
                 Ok(0) => state.connection.receive_eof(),
                 Ok(_) => {
-                    state.close_if_too_full(waiting);
                     work.large = state.connection.take_read_buf().unwrap_or_default();
                 }
                 Err(error) => state.fail(error),

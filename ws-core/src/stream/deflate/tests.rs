@@ -68,6 +68,11 @@ fn deflate(deflater: &mut Deflater, message: &[u8]) -> Vec<u8> {
     payload
 }
 
+fn deflated(message: &[u8], window_bits: u8, level: u8, pool: &Pool) -> Option<Deflated> {
+    let settings = settings(window_bits, level, Context::Fresh);
+    Deflated::new(message, Compress::Auto, settings, pool)
+}
+
 /// About 1 KiB of JSON, different for each number.
 fn json(number: usize) -> Vec<u8> {
     let names = ["alice", "bob", "carol", "dave", "erin"];
@@ -679,14 +684,14 @@ fn the_pool_is_shared_by_threads() {
 #[test]
 fn a_prepared_message_fits_every_window_that_covers_it() {
     let pool = pool();
-    let short = Deflated::new(&json(0)[..700], 15, 1, &pool).unwrap();
+    let short = deflated(&json(0)[..700], 15, 1, &pool).unwrap();
     assert!(!short.fits(8) && !short.fits(9) && short.fits(10) && short.fits(15));
-    let long = Deflated::new(&json(0).repeat(50), 12, 1, &pool).unwrap();
+    let long = deflated(&json(0).repeat(50), 12, 1, &pool).unwrap();
     assert!(!long.fits(11) && long.fits(12));
-    let tiny = Deflated::new(&json(0).repeat(50), 8, 1, &pool).unwrap();
+    let tiny = deflated(&json(0).repeat(50), 8, 1, &pool).unwrap();
     assert!(tiny.fits(8));
-    assert!(Deflated::new(&noise(1000), 15, 1, &pool).is_none());
-    assert!(Deflated::new(b"", 15, 1, &pool).is_none());
+    assert!(deflated(&noise(1000), 15, 1, &pool).is_none());
+    assert!(deflated(b"", 15, 1, &pool).is_none());
     assert_eq!(inflate_alone(short.payload()).unwrap(), json(0)[..700]);
 }
 
@@ -889,8 +894,8 @@ proptest! {
                     pieces.concat()
                 }
                 Step::Prepared(message) => {
-                    let deflated = Deflated::new(&message, 15, level, &pool);
-                    let Some(deflated) = deflated.filter(|deflated| deflated.fits(bits)) else {
+                    let made = deflated(&message, 15, level, &pool);
+                    let Some(deflated) = made.filter(|deflated| deflated.fits(bits)) else {
                         continue;
                     };
                     payload.extend_from_slice(deflated.payload());
