@@ -9,7 +9,7 @@
 //! back to a full shelf it is freed. What lies here is reset before the next one uses it.
 
 use std::{
-    fmt,
+    fmt, mem,
     sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
 };
 
@@ -192,6 +192,28 @@ impl Pool {
         let mut shelves = self.shelves();
         shelves.kept_compressors = shelves.kept_compressors.saturating_sub(1);
         let surplus = shelves.put(compressor, &self.0.config);
+        drop((shelves, surplus));
+    }
+
+    /// Takes a compressor back whose connection has become idle.
+    ///
+    /// One such spare is enough for those that will want it: traffic goes down, and what lies here
+    /// is there for messages that are compressed at the same moment.
+    pub(crate) fn take_idle(&self, mut compressor: Box<Compressor>) {
+        let mut shelves = self.shelves();
+        shelves.kept_compressors = shelves.kept_compressors.saturating_sub(1);
+        let spare = &mut shelves.compressors.spare;
+        let surplus = match spare.iter_mut().find(|spare| spare.is_like(&compressor)) {
+            Some(spare) => {
+                // A heap shrinks from its end: what stays should lie at its beginning.
+                if compressor.place() < spare.place() {
+                    mem::swap(spare, &mut compressor);
+                }
+                shelves.compressors.dropped += 1;
+                Some(compressor)
+            }
+            None => shelves.put(compressor, &self.0.config),
+        };
         drop((shelves, surplus));
     }
 
