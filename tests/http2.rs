@@ -492,7 +492,7 @@ mod small_messages {
     /// Never receives.
     async fn deaf(socket: WebSocket) {
         let _socket = socket;
-        pending().await
+        pending::<()>().await;
     }
 
     /// Holds up its thread with every message at first.

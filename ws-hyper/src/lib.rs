@@ -1,18 +1,21 @@
 //! A WebSocket server on hyper, for any Tower service.
 //!
 //! [`serve`] takes a [`Listener`] and a service — a [`WebSocketLayer`] alone, an axum `Router`,
-//! anything that answers requests — and serves HTTP/1.1 with upgrades:
+//! anything that answers requests — and serves HTTP/1.1 with upgrades and HTTP/2 with extended
+//! CONNECT (RFC 8441) on one port, with TLS or without:
 //!
 //! | it sees to | how |
 //! |---|---|
 //! | slow and endless request heads | one deadline, a limit on the size and on the lines (431) |
+//! | floods that HTTP/2 makes possible | [limits](Http2) on streams, windows, header lists and resets |
+//! | handshakes of TLS that fail or never end | beside the accepting of connections, each within a [deadline](Tls::handshake_timeout) |
 //! | small frames | `TCP_NODELAY` |
 //! | too many connections | pauses accepting at [`max_connections`](Serve::max_connections) |
 //! | running out of descriptors | logs it, waits, goes on |
 //! | a service that fails or panics | the end of that connection, and of nothing else |
 //! | responses changed behind the acceptance | no session: the server is the outermost [gate] |
 //! | shutdown | 503, 1001 to every socket, a deadline: [`with_graceful_shutdown`](Serve::with_graceful_shutdown) |
-//! | the peer's address | [`PeerAddr`] in the request's extensions |
+//! | the peer's address, and its certificate | [`PeerAddr`] and [`PeerCertificates`] in the request's extensions |
 //!
 //! ```
 //! use std::time::Duration;
@@ -51,6 +54,35 @@
 //! every socket gets a Close with 1001; requests that are being answered are finished and idle
 //! connections closed; what is left at the deadline is cut.
 //!
+//! # HTTP/2
+//!
+//! A client says so by its first bytes, or by ALPN in TLS. Layers, guards, origins, subprotocols and
+//! shutdown are the same; a WebSocket is a stream, opened by `CONNECT` and accepted with 200. What
+//! differs:
+//!
+//! - Many sockets share a connection, and end with it. A request that fails or panics ends its
+//!   stream alone.
+//! - Reading never stops for a slow handler: past [`http2_receive_cap`] that socket ends with 1013.
+//!   Neither it nor a handler that holds up its thread disturbs the other streams.
+//! - A shutdown ends the connection with `GOAWAY`, whether the client would keep it or not.
+//!
+//! # TLS
+//!
+//! ```no_run
+//! # #[cfg(feature = "rustls")]
+//! # async fn run(listener: tokio::net::TcpListener) -> Result<(), Box<dyn std::error::Error>> {
+//! # let app = ws_tower::WebSocketLayer::new().into_service();
+//! use ws_hyper::Tls;
+//!
+//! let tls = Tls::from_pem_files("certificate.pem", "key.pem")?;
+//! ws_hyper::serve(listener, app).tls(tls).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`Tls`] reads new certificates [again](Tls::reload) while sockets go on, and asks clients for
+//! [theirs](Tls::require_client_certificates).
+//!
 //! # When not to use it
 //!
 //! None of it is needed for the layer: the same service runs under `axum::serve`, or under
@@ -58,15 +90,19 @@
 //! What the table says is then that server's affair, and the sockets' shutdown is asked of the
 //! layer's [`Tracker`](ws_tower::Tracker).
 //!
-//! HTTP/2, TLS and a client are not there yet. Until then a proxy ends TLS, or a [`Listener`] whose
-//! streams do their handshake when they are first read: nothing that a peer can hold up belongs
-//! into [`accept`](Listener::accept).
+//! A client is not there yet.
 //!
-//! The crate has no features.
+//! # Features
+//!
+//! | feature | adds | default |
+//! |---|---|---|
+//! | `http2` | HTTP/2, and WebSockets over it | on |
+//! | `rustls` | [TLS](Serve::tls) by rustls, with ring | off |
 //!
 //! [`WebSocketLayer`]: ws_tower::WebSocketLayer
 //! [`PeerAddr`]: ws_tower::PeerAddr
 //! [gate]: ws_tower::gate
+//! [`http2_receive_cap`]: ws_tower::Config::http2_receive_cap
 #![forbid(unsafe_code)]
 
 mod listener;
