@@ -50,6 +50,10 @@ impl Compression {
         match *self {}
     }
 
+    pub(crate) fn keeps_context(&self) -> bool {
+        match *self {}
+    }
+
     pub(crate) fn tick(&mut self) {
         match *self {}
     }

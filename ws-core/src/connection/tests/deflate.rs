@@ -707,6 +707,39 @@ fn a_busy_connection_keeps_a_compressor_until_a_quiet_tick_or_its_end() {
 }
 
 #[test]
+fn without_keepalive_a_quiet_connection_gives_its_compressor_back_and_wants_no_clock_then() {
+    let pool = Pool::default();
+    let config = Config::new()
+        .keepalive_interval(None)
+        .deflate(deflate().pool(pool.clone()));
+    let mut server = connection(Role::Server, TAKEOVER, config);
+    let mut now = Instant::now();
+    for _ in 0..3 {
+        assert!(!server.wants_clock());
+        assert_eq!(server.poll_timeout(now), None);
+        server.send(vec![7; 1000]).unwrap();
+        written(&mut server);
+        assert!(server.wants_clock());
+        now = server.poll_timeout(now).unwrap();
+        assert_eq!(kept(&pool), 1);
+        server.handle_timeout(now);
+        assert_eq!(kept(&pool), 0);
+        assert!(!server.wants_write(), "it asks for no sign of life");
+    }
+    // A silent peer is no reason to take it from a busy connection, nor to end it.
+    for _ in 0..20 {
+        for _ in 0..16 {
+            server.send(vec![7; 1000]).unwrap();
+        }
+        written(&mut server);
+        now = server.poll_timeout(now).unwrap();
+        server.handle_timeout(now);
+        assert_eq!(kept(&pool), 1);
+        assert!(server.is_open());
+    }
+}
+
+#[test]
 fn a_tick_takes_no_compressor_from_a_connection_that_is_busy() {
     let pool = Pool::default();
     let config = Config::new().deflate(deflate().pool(pool.clone()));

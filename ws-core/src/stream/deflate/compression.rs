@@ -112,6 +112,12 @@ impl Compression {
         fits
     }
 
+    /// Whether a compressor of the pool is kept for the next message.
+    pub(crate) fn keeps_context(&self) -> bool {
+        let deflater = self.deflater.as_ref();
+        deflater.is_some_and(Deflater::keeps_context)
+    }
+
     /// Gives the compressor back if the connection was not busy since the last tick.
     pub(crate) fn tick(&mut self) {
         if let Some(deflater) = &mut self.deflater {

@@ -146,7 +146,6 @@ impl Deflater {
     }
 
     /// Whether the next message may refer to earlier ones.
-    #[cfg(test)]
     pub(super) fn keeps_context(&self) -> bool {
         self.kept.is_some()
     }

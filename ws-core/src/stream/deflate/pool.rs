@@ -22,7 +22,7 @@ static GLOBAL: LazyLock<Pool> = LazyLock::new(Pool::default);
 ///
 /// | option | default | heap for each |
 /// |---|---|---|
-/// | [`kept_compressors`](Self::kept_compressors) | 16 | 379 KiB (window of 15 bits), 267 (12), 253 (9) |
+/// | [`kept_compressors`](Self::kept_compressors) | 64 | 379 KiB (window of 15 bits), 267 (12), 253 (9) |
 /// | [`spare_compressors`](Self::spare_compressors) | 4 | the same |
 /// | [`spare_decompressors`](Self::spare_decompressors) | 8 | 63 KiB |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub struct PoolConfig {
 impl Default for PoolConfig {
     fn default() -> Self {
         Self {
-            kept_compressors: 16,
+            kept_compressors: 64,
             spare_compressors: 4,
             spare_decompressors: 8,
         }
@@ -57,7 +57,7 @@ impl PoolConfig {
     }
 
     /// Sets how many connections at a time may keep their compressor between messages. Default:
-    /// 16.
+    /// 64.
     #[must_use]
     pub fn kept_compressors(mut self, count: usize) -> Self {
         self.kept_compressors = count;
