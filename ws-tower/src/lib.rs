@@ -138,6 +138,30 @@
 //! [`closed`](WebSocket::closed) to every [`WebSocket`] and [`Sender`], and to the layer's
 //! [`on_closed`](WebSocketLayer::on_closed).
 //!
+//! # Rooms, feeds and presence
+//!
+//! A [`Hub`] has topics that sockets [join](Hub::join). What is published to a topic, from anywhere
+//! and without waiting, is encoded once and queued on every member's session; their handlers
+//! sleep on. A member that does not keep up is dealt with by a [policy](hub#choosing-a-policy),
+//! and delays nobody.
+//!
+//! ```
+//! use ws_tower::{Error, Hub, WebSocket, WebSocketLayer};
+//!
+//! async fn room(hub: Hub, mut socket: WebSocket) -> Result<(), Error> {
+//!     let seat = hub.join(socket.param("room").unwrap_or("lobby"), &socket);
+//!     while let Some(message) = socket.recv().await {
+//!         seat.publish(message?);
+//!     }
+//!     Ok(())
+//! }
+//!
+//! let hub = Hub::new();
+//! let sockets = WebSocketLayer::new()
+//!     .route("/rooms/{room}", move |socket: WebSocket| room(hub.clone(), socket));
+//! # let _ = sockets;
+//! ```
+//!
 //! # Where to put it, and how to stop it
 //!
 //! Make the layer the outermost one (axum: the last `.layer`). It is then the [gate]: a
@@ -204,12 +228,15 @@
 //! | [`upgrade`] | the application's own upgrade, requests for tests, [bytes](upgrade::ProvidedIo) from servers other than hyper |
 //! | [`origin`] | which pages may open a WebSocket |
 //! | [`gate`] | why a session begins only when its 101 has left |
+//! | [`hub`] | topics, what is promised of them, slow subscribers, presence |
+//! | [`subprotocol`] | sockets of typed messages |
 //! | [`ws_core`] | the engine underneath; [`Config`], [`Message`] and close codes are its |
 //!
 //! | feature | adds | default |
 //! |---|---|---|
 //! | `axum` | [`WebSocketUpgrade`] as an axum extractor; texts in the bodies of refusals | off |
 //! | `http2` | WebSockets by extended CONNECT (RFC 8441), on servers that allow it | off |
+//! | `json` | serde's types as messages, on a socket and for the hub | off |
 //!
 //! Sessions are tasks of tokio.
 #![forbid(unsafe_code)]
@@ -222,6 +249,9 @@ mod future;
 pub mod gate;
 mod guard;
 mod handler;
+pub mod hub;
+#[cfg(feature = "json")]
+pub mod json;
 pub mod layer;
 mod opening;
 mod options;
@@ -231,6 +261,7 @@ mod router;
 mod service;
 mod session;
 mod socket;
+pub mod subprotocol;
 mod tracker;
 pub mod upgrade;
 
@@ -239,6 +270,7 @@ pub use error::{BoxError, Closed, Error, TrySendError};
 pub use future::ResponseFuture;
 pub use guard::IntoRefusal;
 pub use handler::{Handler, Outcome};
+pub use hub::Hub;
 pub use layer::WebSocketLayer;
 pub use origin::OriginPolicy;
 pub use router::Route;

@@ -25,6 +25,7 @@ use ws_core::Connection;
 use crate::{BoxError, Closed, Error, WebSocket};
 
 mod driver;
+pub(crate) mod feeds;
 pub(crate) mod state;
 #[cfg(test)]
 mod tests;

@@ -231,6 +231,12 @@ impl WebSocket {
     }
 }
 
+impl AsRef<Sender> for WebSocket {
+    fn as_ref(&self) -> &Sender {
+        &self.sender
+    }
+}
+
 impl Stream for WebSocket {
     type Item = Result<Message, Error>;
 

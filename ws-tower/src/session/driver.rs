@@ -27,6 +27,7 @@ use crate::{
     BoxError, Closed, Error,
     session::{
         Session, SessionProj, drop_handler,
+        feeds::refill,
         state::{Handler, State, panic_text},
         tell,
     },
@@ -90,6 +91,8 @@ struct View {
     wants_read: bool,
     /// Whether reading never pauses, and one read takes all that has come.
     reads_all: bool,
+    /// Whether so much waits for a handler that it comes before the next read, if it can go on.
+    is_behind: bool,
     wants_shutdown: bool,
     is_done: bool,
     is_cut: bool,
@@ -98,9 +101,13 @@ struct View {
 impl View {
     #[inline]
     fn of(state: &State) -> Self {
+        let connection = &state.connection;
+        let reads_all = !connection.pauses();
         Self {
-            wants_read: state.connection.wants_read(),
-            reads_all: !state.connection.pauses(),
+            wants_read: connection.wants_read(),
+            reads_all,
+            is_behind: reads_all
+                && connection.inbox_size() > connection.config().http2_receive_cap / 2,
             wants_shutdown: state.connection.wants_shutdown(),
             is_done: state.connection.is_done(),
             is_cut: state.cut,
@@ -167,7 +174,9 @@ where
                 if work.out.has_remaining() {
                     self.write(cx, work);
                 }
-                if work.reading == Side::Open && work.view.wants_read {
+                // A handler that goes on is not overrun, only one that does not.
+                let is_overrun = work.view.is_behind && self.shared.handler_is_woken();
+                if work.reading == Side::Open && work.view.wants_read && !is_overrun {
                     self.read(cx, work);
                     active |= work.reading == Side::Open;
                 }
@@ -354,6 +363,7 @@ where
                 let wakers = {
                     let mut state = self.shared.lock();
                     state.connection.transmitted(mem::take(&mut work.flushed));
+                    state = refill(self.shared, state);
                     work.is_lent = false;
                     state.close_if_abandoned();
                     work.out = state.connection.take_transmit();
@@ -498,6 +508,7 @@ where
         let deadline = {
             let mut state = self.shared.lock();
             state.connection.transmitted(mem::take(&mut work.flushed));
+            state = refill(self.shared, state);
             state.close_if_abandoned();
             work.view = View::of(&state);
             let wakers = state.wakers();

@@ -8,13 +8,16 @@ use std::{
     num::NonZeroU64,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     task::{Wake, Waker},
 };
 
-use ws_core::{CloseCode, CloseFrame, Connection, ConnectionError, Event, Outgoing};
+use ws_core::{
+    CloseCode, CloseFrame, Connection, ConnectionError, Event, Outgoing, PreparedMessage,
+};
 
+use super::feeds::Feeds;
 use crate::{Closed, Error};
 
 /// The state behind all handles of a socket, and the waker of its handler.
@@ -54,6 +57,8 @@ pub(crate) struct State {
     pub(crate) error_is_told: bool,
     pub(crate) io_error: Option<Arc<io::Error>>,
     pub(crate) closed: Option<Closed>,
+    /// The seats in hubs, and what waits for them.
+    pub(crate) feeds: Option<Box<Feeds>>,
 }
 
 /// Where the handler is.
@@ -93,6 +98,7 @@ impl Shared {
                 error_is_told: false,
                 io_error: None,
                 closed: None,
+                feeds: None,
             }),
             handler_woken: AtomicBool::new(handler == Handler::Running),
             taken: AtomicU32::new(0),
@@ -176,7 +182,7 @@ impl Shared {
 
     /// Ends the socket, once, and wakes everyone. Says whether this was the end.
     pub(crate) fn end(&self, cause: Option<Error>) -> Option<Closed> {
-        let (closed, wakers, unsent) = {
+        let (closed, wakers, unsent, feeds) = {
             let mut state = self.lock();
             if state.closed.is_some() {
                 return None;
@@ -196,10 +202,14 @@ impl Shared {
                 self.about(),
             );
             state.closed = Some(closed.clone());
-            (closed, state.wakers(), state.give_up_writing())
+            let feeds = state.feeds.take();
+            (closed, state.wakers(), state.give_up_writing(), feeds)
         };
         wakers.wake();
         drop(unsent);
+        if let Some(feeds) = feeds {
+            feeds.leave();
+        }
         Some(closed)
     }
 
@@ -374,6 +384,9 @@ impl State {
     #[inline]
     pub(crate) fn wakers(&mut self) -> Wakers {
         let mut wakers = Wakers::default();
+        if let Some(feeds) = &mut self.feeds {
+            wakers.spent = feeds.take_spent();
+        }
         if self.receiver.is_some() && self.is_receivable() {
             wakers.receiver = self.receiver.take();
         }
@@ -405,18 +418,19 @@ pub(crate) fn has_come(counter: u32, number: u32) -> bool {
     counter.wrapping_sub(number) <= u32::MAX / 2
 }
 
-/// Wakers taken out from under the lock.
+/// Wakers taken out from under the lock, and what is to be dropped there too.
 #[derive(Default)]
 #[must_use = "they are to be woken outside the lock"]
 pub(crate) struct Wakers {
     receiver: Option<Waker>,
     others: Vec<Waker>,
+    spent: Vec<PreparedMessage>,
 }
 
 impl Wakers {
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.receiver.is_none() && self.others.is_empty()
+        self.receiver.is_none() && self.others.is_empty() && self.spent.is_empty()
     }
 
     #[inline]
@@ -425,6 +439,7 @@ impl Wakers {
         for waker in self.others {
             waker.wake();
         }
+        drop(self.spent);
     }
 }
 
@@ -455,8 +470,10 @@ pub(crate) type Ticket = NonZeroU64;
 pub(crate) struct Waiters {
     /// In the order of the tickets.
     list: Vec<(Ticket, Wait, Waker)>,
-    last: u64,
 }
+
+/// Tickets of all sockets so far: one number for the process is eight bytes less for each of them.
+static TICKETS: AtomicU64 = AtomicU64::new(0);
 
 impl Waiters {
     /// Puts a future on the list, or renews its entry. Says whether that was done: if not, it
@@ -484,8 +501,7 @@ impl Waiters {
         let Some(waker) = spare.take() else {
             return false;
         };
-        self.last += 1;
-        let number = NonZeroU64::MIN.saturating_add(self.last);
+        let number = NonZeroU64::MIN.saturating_add(TICKETS.fetch_add(1, Ordering::Relaxed));
         *ticket = Some(number);
         self.list.push((number, wait, waker));
         true

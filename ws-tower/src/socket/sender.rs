@@ -176,6 +176,10 @@ impl Sender {
         self.closed().await
     }
 
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// Polls with the place that is kept between the calls of a [`Sink`].
     fn poll_waiting<T>(&mut self, poll: impl FnOnce(&mut Waiting<'_>) -> T) -> T {
         let mut waiting = Waiting {
@@ -309,6 +313,12 @@ impl Sink<Message> for Sender {
                 None => Err(Wait::Close),
             })
         })
+    }
+}
+
+impl AsRef<Self> for Sender {
+    fn as_ref(&self) -> &Self {
+        self
     }
 }
 

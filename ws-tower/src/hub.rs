@@ -1,0 +1,471 @@
+//! The hub: topics that sockets join, and messages that reach all who are there.
+//!
+//! ```
+//! use ws_tower::hub::Hub;
+//! use ws_tower::{Error, WebSocket};
+//!
+//! async fn chat(hub: Hub, mut socket: WebSocket) -> Result<(), Error> {
+//!     let seat = hub.join("lobby", &socket);
+//!     while let Some(message) = socket.recv().await {
+//!         seat.publish(message?);
+//!     }
+//!     Ok(())
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # use ws_tower::Config;
+//! let hub = Hub::new();
+//! let (ann, ann_on_server) = ws_tower::pair(Config::new());
+//! let (mut bob, bob_on_server) = ws_tower::pair(Config::new());
+//! for socket in [ann_on_server, bob_on_server] {
+//!     tokio::spawn(chat(hub.clone(), socket));
+//! }
+//! tokio::task::yield_now().await;
+//! ann.send("Hello").await?;
+//! assert_eq!(bob.recv().await.transpose()?, Some("Hello".into()));
+//! assert_eq!(hub.publish("lobby", "The bar closes"), 2);
+//! assert_eq!(hub.publish("elsewhere", "Nobody hears this"), 0);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Topics and seats
+//!
+//! A topic is a name. It is there with its first member and gone with its last; nothing is
+//! registered before. A socket takes a [`Seat`] with [`Hub::join`], in as many topics and hubs
+//! as it likes, and leaves when the seat is dropped or the socket has ended, in whatever way. A socket
+//! that takes two seats in one topic gets its messages twice.
+//!
+//! Joining is possible as soon as there is a handle: what is published before the handshake has
+//! left waits behind it.
+//!
+//! A seat has a [`MemberId`] and, if it wants, [metadata](Hub::join_as).
+//! [`Hub::members`] tells who is there, [`Hub::watch`] who comes and goes.
+//!
+//! # What is promised
+//!
+//! - **Order.** All members of a topic get its messages in the same order, and what one publisher
+//!   has published one after the other, they get in that order. Between topics the same holds
+//!   for a subscriber that keeps up; the backlogs of a slow one are emptied in turns. A message by
+//!   [`Hub::publish_to`] keeps its place among those of its publisher.
+//! - **Nobody waits.** Publishing is no future. It queues the message for each member and
+//!   returns, from any thread, in a handler or outside of any runtime. What a slow member costs
+//!   is in [the policy](#choosing-a-policy).
+//! - **Once encoded.** A message becomes a frame once, and is compressed once more if a member has
+//!   agreed on compression; all sockets are sent the same bytes, as many messages in one write as
+//!   have come together. The handlers of the subscribers are not woken.
+//! - **Reached** is a member for whom the message was queued. Whether it arrives, only the peer can
+//!   say.
+//!
+//! # Choosing a policy
+//!
+//! A socket has an outgoing queue of its own, [64 KiB](crate::Config::outgoing_high_water) by
+//! default. A subscriber that reads fast enough never fills it. What its queue has no room for
+//! waits in the backlog of its seat, another 64 KiB by default, and beyond that the [`Policy`] of
+//! the topic decides.
+//!
+//! | what the messages are | policy | a slow subscriber |
+//! |---|---|---|
+//! | steps that build on each other: edits, moves of a game, strokes of a drawing | [`Disconnect`](SlowConsumer::Disconnect) | is closed with 1013; its client connects again and loads the state anew |
+//! | events that stand for themselves, the newest counts: news, log lines, trades | [`DropOldest`](SlowConsumer::DropOldest) | misses what lies longest; a [notice](Policy::notice) tells it how much |
+//! | events of which the first counts: alarms, bids, first come first served | [`SkipNewest`](SlowConsumer::SkipNewest) | gets what it was promised, and misses what came later |
+//! | a value that replaces the one before: a position, a price, a sensor, a progress bar | [`Latest`](SlowConsumer::Latest) | gets fewer values, and always the newest |
+//!
+//! In doubt take `Disconnect`, the default: it is the only one under which nobody has a wrong
+//! picture without knowing it. With the others, think about what a subscriber shows that has
+//! missed something.
+//!
+//! `Latest` is stricter than the others about what is slow: a value waits as soon as the socket
+//! has anything left to write, because what lies in its queue cannot be replaced any more. So of a
+//! burst within one turn of the session a subscriber may get the first and the last value only.
+//!
+//! A stalled peer is found by the session: after
+//! [`write_timeout`](crate::Config::write_timeout) its socket is cut off, whatever the policy.
+//! [`Hub::stats`] counts what was skipped, dropped, replaced and disconnected.
+//!
+//! # What it costs
+//!
+//! | | bytes |
+//! |---|---|
+//! | a socket without a seat | none |
+//! | a seat | about 220: 40 with its holder, the rest in the topic and the session |
+//! | a topic, beside its first seat | about 450, with a name of a few letters |
+//! | a message that waits, for each subscriber | 16, and the message once for all |
+//!
+//! The benchmark `hub` of this crate measures what a delivery takes.
+
+mod compression;
+mod delivery;
+mod policy;
+mod presence;
+mod seat;
+mod segment;
+mod stats;
+mod topic;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    hash::{BuildHasher, RandomState},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+};
+
+use ws_core::{CloseFrame, Message, PreparedMessage, Utf8Bytes};
+
+use crate::Sender;
+
+pub use self::{
+    policy::{Lag, Policy, SlowConsumer},
+    presence::{Member, Presence, Watch},
+    seat::Seat,
+    stats::Stats,
+};
+pub use crate::session::feeds::MemberId;
+
+use self::{
+    stats::Counters,
+    topic::{Home, Joined, Topic},
+};
+
+/// Topics that sockets join. Clones share them; a process may have several hubs, which know
+/// nothing of each other. See the [module](self).
+///
+/// Dropping the last clone closes no socket: seats stay valid and can publish.
+#[derive(Clone)]
+pub struct Hub(Arc<Inner>);
+
+struct Inner {
+    /// Topics by name, in parts with a lock each, which is held to find one and no longer.
+    parts: Box<[Mutex<Part>]>,
+    hasher: RandomState,
+    policy: Arc<Policy>,
+    policy_of: Option<Box<PolicyOf>>,
+    counters: Arc<Counters>,
+}
+
+type Part = HashMap<Arc<str>, Arc<Topic>>;
+
+type PolicyOf = dyn Fn(&str) -> Option<Policy> + Send + Sync;
+
+impl Hub {
+    /// A hub whose topics [disconnect](SlowConsumer::Disconnect) slow subscribers.
+    pub fn new() -> Self {
+        Self::builder().build()
+    }
+
+    /// A hub with other policies.
+    pub fn builder() -> HubBuilder {
+        HubBuilder::default()
+    }
+
+    /// Takes a seat in a topic for a socket: for a [`WebSocket`](crate::WebSocket) or a [`Sender`].
+    ///
+    /// The socket gets what is published from now on. If it is closed already, the seat is
+    /// [not taken](Seat::is_taken), and nothing else happens.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use ws_tower::{Config, hub::Hub};
+    ///
+    /// let hub = Hub::new();
+    /// let (mut client, server) = ws_tower::pair(Config::new());
+    /// let seat = hub.join("news", &server);
+    /// assert_eq!(hub.publish("news", "rain"), 1);
+    /// drop(seat);
+    /// assert_eq!(hub.publish("news", "sun"), 0);
+    /// assert_eq!(client.recv().await.transpose()?, Some("rain".into()));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn join(&self, topic: &str, socket: &impl AsRef<Sender>) -> Seat {
+        self.take_seat(topic, socket.as_ref(), None)
+    }
+
+    /// Takes a seat as [`join`](Self::join) does, under a name or with whatever else the other
+    /// members are to know: see [`Member::metadata`].
+    pub fn join_as(
+        &self,
+        topic: &str,
+        socket: &impl AsRef<Sender>,
+        metadata: impl Into<Utf8Bytes>,
+    ) -> Seat {
+        self.take_seat(topic, socket.as_ref(), Some(&Arc::new(metadata.into())))
+    }
+
+    /// Publishes a message to all members of a topic. Returns how many were reached.
+    pub fn publish(&self, topic: &str, message: impl Into<Message>) -> usize {
+        self.find(topic).map_or(0, |topic| {
+            topic.publish(&PreparedMessage::new(message), None)
+        })
+    }
+
+    /// Publishes what is encoded already, to one topic after the other for example: see
+    /// [`publish`](Self::publish).
+    pub fn publish_prepared(&self, topic: &str, message: &PreparedMessage) -> usize {
+        self.find(topic)
+            .map_or(0, |topic| topic.publish(message, None))
+    }
+
+    /// Publishes a message to all members of a topic but one. Returns how many were reached.
+    ///
+    /// A member does so for itself with [`Seat::publish_to_others`].
+    pub fn publish_except(
+        &self,
+        topic: &str,
+        member: MemberId,
+        message: impl Into<Message>,
+    ) -> usize {
+        self.find(topic).map_or(0, |topic| {
+            topic.publish(&PreparedMessage::new(message), Some(member))
+        })
+    }
+
+    /// Publishes a message to one member of a topic. Says whether it was reached.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use ws_tower::{Config, hub::Hub};
+    ///
+    /// let hub = Hub::new();
+    /// let (mut client, server) = ws_tower::pair(Config::new());
+    /// let _seat = hub.join_as("lobby", &server, "Ann");
+    /// for member in hub.members("lobby") {
+    ///     let name = member.metadata().unwrap_or("stranger");
+    ///     assert!(hub.publish_to("lobby", member.id(), format!("welcome, {name}")));
+    /// }
+    /// assert_eq!(client.recv().await.transpose()?, Some("welcome, Ann".into()));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn publish_to(&self, topic: &str, member: MemberId, message: impl Into<Message>) -> bool {
+        self.find(topic)
+            .is_some_and(|topic| topic.publish_to(member, &PreparedMessage::new(message)) > 0)
+    }
+
+    /// Closes the sockets of all members of a topic, after what was published before. Returns
+    /// how many there were.
+    pub fn close(&self, topic: &str, close: &CloseFrame) -> usize {
+        self.find(topic).map_or(0, |topic| topic.close(close))
+    }
+
+    /// The members of a topic, in no order.
+    pub fn members(&self, topic: &str) -> Vec<Member> {
+        self.find(topic)
+            .map_or_else(Vec::new, |topic| topic.members())
+    }
+
+    /// How many members a topic has.
+    pub fn member_count(&self, topic: &str) -> usize {
+        self.find(topic).map_or(0, |topic| topic.len())
+    }
+
+    /// The names of all topics that have members or are watched, in no order.
+    pub fn topics(&self) -> Vec<Arc<str>> {
+        let parts = self.0.parts.iter();
+        parts
+            .flat_map(|part| lock(part).keys().cloned().collect::<Vec<_>>())
+            .collect()
+    }
+
+    /// How many topics have members or are watched.
+    pub fn topic_count(&self) -> usize {
+        self.0.parts.iter().map(|part| lock(part).len()).sum()
+    }
+
+    /// Watches the members of a topic come and go. The topic is there until the watch is
+    /// dropped.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// use ws_tower::{Config, hub::{Hub, Presence}};
+    ///
+    /// let hub = Hub::new();
+    /// let mut watch = hub.watch("lobby");
+    /// assert_eq!(watch.recv().await, Some(Presence::Members(vec![])));
+    /// let (_client, server) = ws_tower::pair(Config::new());
+    /// let seat = hub.join_as("lobby", &server, "Ann");
+    /// let Some(Presence::Joined(member)) = watch.recv().await else { panic!() };
+    /// assert_eq!((member.id(), member.metadata()), (seat.id(), Some("Ann")));
+    /// drop(seat);
+    /// assert_eq!(watch.recv().await, Some(Presence::Left(member)));
+    /// # }
+    /// ```
+    pub fn watch(&self, topic: &str) -> Watch {
+        loop {
+            let topic = self.find_or_make(topic);
+            if let Some(watcher) = topic.watch() {
+                return Watch::new(topic, watcher);
+            }
+            self.0.forget(&topic);
+        }
+    }
+
+    /// What has been published, and what became of it.
+    pub fn stats(&self) -> Stats {
+        self.0.counters.get()
+    }
+
+    fn take_seat(&self, name: &str, socket: &Sender, metadata: Option<&Arc<Utf8Bytes>>) -> Seat {
+        let session = socket.shared();
+        loop {
+            let topic = self.find_or_make(name);
+            let (id, key) = match topic.join(session, metadata) {
+                Joined::Seated { id, key } => (id, key),
+                Joined::SocketIsClosed => {
+                    let number = self.0.counters.number();
+                    (MemberId::new(number, u32::MAX, u32::MAX), usize::MAX)
+                }
+                Joined::TopicIsGone => {
+                    // Whoever left last is about to do the same.
+                    self.0.forget(&topic);
+                    continue;
+                }
+            };
+            return Seat::new(Arc::clone(session), topic, id, key);
+        }
+    }
+
+    fn find(&self, name: &str) -> Option<Arc<Topic>> {
+        lock(self.0.part(name)).get(name).cloned()
+    }
+
+    fn find_or_make(&self, name: &str) -> Arc<Topic> {
+        if let Some(topic) = self.find(name) {
+            return topic;
+        }
+        // The application's function is not called under the lock.
+        let inner = &self.0;
+        let own = inner.policy_of.as_ref().and_then(|of| of(name));
+        let policy = own.map_or_else(|| Arc::clone(&inner.policy), Arc::new);
+        let home: Weak<Inner> = Arc::downgrade(inner);
+        let name: Arc<str> = name.into();
+        let counters = Arc::clone(&inner.counters);
+        let topic = Arc::new(Topic::new(Arc::clone(&name), policy, home, counters));
+        let mut part = lock(inner.part(&name));
+        Arc::clone(part.entry(name).or_insert(topic))
+    }
+}
+
+impl Default for Hub {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub")
+            .field("topics", &self.topic_count())
+            .field("policy", &self.0.policy)
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Makes a [`Hub`] with policies of its own.
+#[derive(Default)]
+pub struct HubBuilder {
+    policy: Policy,
+    policy_of: Option<Box<PolicyOf>>,
+}
+
+impl HubBuilder {
+    /// How slow subscribers are treated: a [`SlowConsumer`], or a [`Policy`] that says more.
+    /// Default: [`SlowConsumer::Disconnect`].
+    #[must_use]
+    pub fn slow_consumer(mut self, policy: impl Into<Policy>) -> Self {
+        self.policy = policy.into();
+        self
+    }
+
+    /// Gives topics policies of their own, by name. It is asked when a topic is made, and `None`
+    /// leaves it with that of the hub.
+    ///
+    /// ```
+    /// use ws_tower::hub::{Hub, SlowConsumer};
+    ///
+    /// let hub = Hub::builder()
+    ///     .policy_of(|topic| topic.starts_with("sensor/").then(|| SlowConsumer::Latest.into()))
+    ///     .build();
+    /// # let _ = hub;
+    /// ```
+    #[must_use]
+    pub fn policy_of(
+        mut self,
+        policy_of: impl Fn(&str) -> Option<Policy> + Send + Sync + 'static,
+    ) -> Self {
+        self.policy_of = Some(Box::new(policy_of));
+        self
+    }
+
+    /// Makes the hub.
+    pub fn build(self) -> Hub {
+        let parts = (0..PARTS).map(|_| Mutex::default()).collect();
+        Hub(Arc::new(Inner {
+            parts,
+            hasher: RandomState::new(),
+            policy: Arc::new(self.policy),
+            policy_of: self.policy_of,
+            counters: Arc::default(),
+        }))
+    }
+}
+
+impl fmt::Debug for HubBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HubBuilder")
+            .field("policy", &self.policy)
+            .field("policy_of", &self.policy_of.is_some())
+            .finish()
+    }
+}
+
+impl Inner {
+    fn part(&self, name: &str) -> &Mutex<Part> {
+        let hash = self.hasher.hash_one(name);
+        // The topmost bits are as good as any; there are 64 parts.
+        let place = usize::try_from(hash >> (u64::BITS - PARTS.ilog2())).unwrap_or(0);
+        &self.parts[place]
+    }
+}
+
+impl Home for Inner {
+    fn forget(&self, topic: &Topic) {
+        let (topic, part) = {
+            let mut part = lock(self.part(topic.name()));
+            let is_same = |it: &Arc<Topic>| std::ptr::eq(Arc::as_ptr(it), topic);
+            if !part.get(topic.name()).is_some_and(is_same) {
+                return;
+            }
+            let topic = part.remove(topic.name());
+            // A peak of topics leaves nothing behind.
+            let is_last = part.is_empty();
+            (topic, is_last.then(|| std::mem::take(&mut *part)))
+        };
+        // It may have a policy, and that a function, of the application's.
+        drop((topic, part));
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        for part in &self.parts {
+            let topics: Vec<_> = lock(part).drain().map(|(_, topic)| topic).collect();
+            for topic in topics {
+                topic.end_watches();
+            }
+        }
+    }
+}
+
+fn lock(part: &Mutex<Part>) -> MutexGuard<'_, Part> {
+    // Nothing that can panic runs under the lock.
+    part.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Parts of the table of topics: enough that threads hardly meet in one.
+const PARTS: usize = 64;

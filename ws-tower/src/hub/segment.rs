@@ -1,0 +1,123 @@
+//! The members of a topic, in segments of a few hundred.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use slab::Slab;
+use ws_core::Utf8Bytes;
+
+use crate::session::{feeds::MemberId, state::Shared};
+
+/// Members of a segment. As long as a publisher holds one segment nobody joins or leaves it: it is
+/// about 20 µs.
+pub(super) const CAPACITY: usize = 256;
+
+/// Some members of a topic, and in the first segment the way to all others.
+///
+/// Publishers go from segment to segment and hold one until they have the next, so none overtakes
+/// another, and all members get the messages of a topic in the same order.
+#[derive(Default)]
+pub(super) struct Segment {
+    members: Slab<Entry>,
+    /// This segment's place in the topic.
+    index: u32,
+    /// In the first one: the segments behind it. Copied only if one is added while a publisher
+    /// has it in use.
+    rest: Rest,
+}
+
+/// The segments behind the first; `None` for none.
+pub(super) type Rest = Option<Arc<Vec<Guarded>>>;
+
+/// One member of a topic.
+pub(super) struct Entry {
+    pub(super) session: Arc<Shared>,
+    /// Where the session has this seat.
+    pub(super) key: usize,
+    number: u64,
+    pub(super) metadata: Option<Arc<Utf8Bytes>>,
+    /// Whether its socket has agreed on compression.
+    pub(super) compresses: bool,
+}
+
+/// A segment behind its lock.
+#[derive(Clone, Default)]
+pub(super) struct Guarded(Arc<Mutex<Segment>>);
+
+impl Guarded {
+    pub(super) fn new(index: u32) -> Self {
+        Self(Arc::new(Mutex::new(Segment {
+            index,
+            ..Segment::default()
+        })))
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Segment> {
+        // Nothing that can panic runs under the lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    pub(super) fn new(session: Arc<Shared>, metadata: Option<Arc<Utf8Bytes>>) -> Self {
+        Self {
+            session,
+            key: 0,
+            number: 0,
+            metadata,
+            compresses: false,
+        }
+    }
+}
+
+impl Segment {
+    pub(super) fn members(&self) -> impl Iterator<Item = (MemberId, &Entry)> {
+        self.members
+            .iter()
+            .map(|(slot, member)| (self.id(member.number, slot), member))
+    }
+
+    /// The id that the next member gets.
+    pub(super) fn next_id(&self, number: u64) -> MemberId {
+        self.id(number, self.members.vacant_key())
+    }
+
+    pub(super) fn insert(&mut self, id: MemberId, member: Entry) {
+        let number = id.number();
+        self.members.insert(Entry { number, ..member });
+    }
+
+    pub(super) fn get(&self, id: MemberId) -> Option<&Entry> {
+        let member = self.members.get(id.slot as usize)?;
+        (member.number == id.number()).then_some(member)
+    }
+
+    pub(super) fn remove(&mut self, id: MemberId) -> Option<Entry> {
+        self.get(id)?;
+        let member = self.members.try_remove(id.slot as usize);
+        if self.members.is_empty() {
+            // A peak of members leaves little behind.
+            self.members = Slab::new();
+        }
+        member
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.members.len() >= CAPACITY
+    }
+
+    pub(super) fn rest(&self) -> Rest {
+        self.rest.clone()
+    }
+
+    /// Adds a segment behind all others.
+    pub(super) fn push(&mut self, segment: Guarded) {
+        let rest = self.rest.get_or_insert_default();
+        Arc::make_mut(rest).push(segment);
+    }
+
+    fn id(&self, number: u64, slot: usize) -> MemberId {
+        // A segment has fewer slots than that.
+        let slot = u32::try_from(slot).unwrap_or(u32::MAX);
+        MemberId::new(number, self.index, slot)
+    }
+}
