@@ -24,6 +24,7 @@ use tokio::{
 };
 use ws_core::frame::OpCode;
 use ws_tests::{
+    deflate::bomb,
     process::{self, Process},
     raw::{Raw, handshake, masked, within},
     wire::frame,
@@ -378,6 +379,204 @@ mod memory {
         ws_tests::raw::until(|| target.process.descriptors() == descriptors).await;
         target.grew_at_most(16 * MIB);
         target.is_well().await;
+    }
+}
+
+/// Attacks on a server that compresses, which it does with all who offer.
+mod compression {
+    use super::*;
+
+    const MASK: Option<[u8; 4]> = Some([1, 2, 3, 4]);
+
+    async fn open(address: SocketAddr, path: &str) -> Raw {
+        let mut raw = Raw::connect(address).await;
+        let offer = "\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n";
+        raw.write(handshake(path).replace("\r\n\r\n", offer)).await;
+        let head = raw.head().await;
+        assert!(head.starts_with("http/1.1 101 "), "{head}");
+        assert!(head.contains("permessage-deflate"), "{head}");
+        raw
+    }
+
+    /// Writes all of it, whether it is taken or not, and returns what comes back.
+    async fn throw(raw: Raw, bytes: Vec<u8>) -> Vec<u8> {
+        let (mut read, mut write) = raw.0.into_split();
+        let writing = tokio::spawn(async move {
+            let _ = write.write_all(&bytes).await;
+            write
+        });
+        let mut rest = Vec::new();
+        within(read.read_to_end(&mut rest)).await.unwrap();
+        let _ = within(writing).await;
+        rest
+    }
+
+    async fn start() -> Target {
+        let target = Target::start().await;
+        // The first decompressor.
+        let mut raw = open(target.address, "/length").await;
+        raw.write(frame(0xc2, MASK, &[0])).await;
+        assert_eq!(raw.frame().await.1, b"0");
+        Target {
+            resident: target.process.resident(),
+            ..target
+        }
+    }
+
+    #[tokio::test]
+    async fn a_bomb_of_a_gibibyte_is_1009_at_two_and_a_half_times_the_limit() {
+        let payload = bomb(1024);
+        println!("{} KiB", payload.len() >> 10);
+        let whole = frame(0xc2, MASK, &payload);
+        let mut fragments = frame(0x42, MASK, b"");
+        for piece in payload.chunks(500) {
+            fragments.extend(frame(0x00, MASK, piece));
+        }
+        for bytes in [whole, fragments] {
+            for path in ["/echo", "/deaf"] {
+                let target = start().await;
+                let raw = open(target.address, path).await;
+                let rest = throw(raw, bytes.clone()).await;
+                assert_eq!(close_code(&rest), 1009);
+                target.grew_at_most(5 * MIB / 2);
+                target.took_at_most(2);
+                target.is_well().await;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn bombs_within_the_limit_are_taken_one_at_a_time() {
+        let target = start().await;
+        let count = if cfg!(debug_assertions) { 100 } else { 1000 };
+        let message = frame(0xc2, MASK, &bomb(1));
+        let (mut read, mut write) = open(target.address, "/length").await.0.into_split();
+        let writing = tokio::spawn(async move {
+            for _ in 0..count {
+                write.write_all(&message).await.unwrap();
+            }
+            write
+        });
+        let mut answers = vec![0; count * 9];
+        read.read_exact(&mut answers).await.unwrap();
+        assert_eq!(answers, b"\x81\x071048576".repeat(count));
+        drop(writing.await.unwrap());
+        target.grew_at_most(5 * MIB);
+        target.took_at_most(20);
+    }
+
+    #[tokio::test]
+    async fn bombs_that_nobody_takes_or_whose_echoes_are_not_read_stop_the_reading() {
+        let target = start().await;
+        for path in ["/deaf", "/echo"] {
+            let mut raw = open(target.address, path).await;
+            let message = frame(0xc2, MASK, &bomb(1)).repeat(50);
+            let taken = flood(&mut raw, &message, 64 * MIB).await;
+            println!("took {} KiB", taken >> 10);
+            assert!(taken < 64 * MIB);
+            target.grew_at_most(16 * MIB);
+            target.is_well().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_million_empty_compressed_messages_stay_outside_or_are_answered() {
+        let target = start().await;
+        let empty = frame(0xc2, MASK, &[0]);
+        let mut raw = open(target.address, "/deaf").await;
+        let total = 1_000_000 * empty.len() as u64;
+        flood(&mut raw, &empty.repeat(10_000), total).await;
+        target.grew_at_most(16 * MIB);
+        let count = 100_000;
+        let (mut read, mut write) = open(target.address, "/length").await.0.into_split();
+        let all = empty.repeat(count);
+        let writing = tokio::spawn(async move {
+            write.write_all(&all).await.unwrap();
+            write
+        });
+        let mut answers = vec![0; count * 3];
+        within(read.read_exact(&mut answers)).await.unwrap();
+        assert_eq!(answers, b"\x81\x010".repeat(count));
+        drop(writing.await.unwrap());
+        target.grew_at_most(16 * MIB);
+        target.took_at_most(10);
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_final_blocks_is_1002() {
+        let target = start().await;
+        for first in [0xc2, 0x42] {
+            let raw = open(target.address, "/echo").await;
+            let flood = frame(first, MASK, &[0x03, 0x00].repeat(500_000));
+            assert_eq!(close_code(&throw(raw, flood).await), 1002);
+        }
+        // As many as are allowed, message after message.
+        let message = frame(0xc2, MASK, &[0x03, 0x00].repeat(256));
+        let mut raw = open(target.address, "/length").await;
+        for _ in 0..100 {
+            raw.write(&message).await;
+            assert_eq!(raw.frame().await.1, b"0");
+        }
+        target.grew_at_most(MIB);
+        target.took_at_most(5);
+        target.is_well().await;
+    }
+
+    #[tokio::test]
+    async fn a_compressed_message_that_never_ends_costs_no_more_than_its_bytes() {
+        let target = start().await;
+        let mut raw = open(target.address, "/echo").await;
+        raw.write(frame(0x42, MASK, b"")).await;
+        let nothing = [0x00, 0x00, 0x00, 0xff, 0xff].repeat(200);
+        let total = if cfg!(debug_assertions) { 4 } else { 32 } * MIB;
+        let taken = flood(&mut raw, &frame(0x00, MASK, &nothing).repeat(60), total).await;
+        assert_eq!(taken, total);
+        target.grew_at_most(MIB);
+        target.took_at_most(5);
+        target.is_well().await;
+    }
+
+    #[tokio::test]
+    async fn a_good_client_is_served_beside_sixteen_that_throw_bombs() {
+        let target = start().await;
+        let address = target.address;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let bombers = std::thread::spawn(move || bombard(address, &stopped));
+        sleep(Duration::from_millis(500)).await;
+        let mut longest = Duration::ZERO;
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_secs(3) {
+            let start = Instant::now();
+            Raw::open(target.address, "/echo").await.echoes().await;
+            longest = longest.max(start.elapsed());
+            sleep(Duration::from_millis(20)).await;
+        }
+        stop.store(true, Ordering::Relaxed);
+        bombers.join().unwrap();
+        println!("{longest:?} at most");
+        assert!(longest < PATIENCE, "{longest:?}");
+        target.grew_at_most(64 * MIB);
+    }
+
+    const PATIENCE: Duration = Duration::from_secs(if cfg!(debug_assertions) { 8 } else { 1 });
+
+    #[tokio::main(flavor = "current_thread")]
+    async fn bombard(address: SocketAddr, stop: &AtomicBool) {
+        let bytes = frame(0xc2, MASK, &bomb(1)).repeat(50);
+        for bomber in 0..16 {
+            let path = ["/length", "/echo"][bomber % 2];
+            let (mut read, mut write) = open(address, path).await.0.into_split();
+            let bytes = bytes.clone();
+            tokio::spawn(async move { while write.write_all(&bytes).await.is_ok() {} });
+            tokio::spawn(async move {
+                let mut buffer = vec![0; 1 << 16];
+                while let Ok(1..) = read.read(&mut buffer).await {}
+            });
+        }
+        while !stop.load(Ordering::Relaxed) {
+            sleep(Duration::from_millis(20)).await;
+        }
     }
 }
 

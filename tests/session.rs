@@ -86,7 +86,7 @@ async fn a_batch_of_64_pipelined_messages_costs_one_read_and_one_write() {
         let record = tape.get();
         assert_eq!(record.reads, vec![batch.len(); round]);
         assert_eq!(record.writes, vec![replies.len(); round]);
-        assert_eq!(record.vectored_writes, []);
+        assert!(record.vectored_writes.is_empty());
     }
 }
 
@@ -736,7 +736,7 @@ async fn a_payload_of_16_kib_goes_out_by_reference_in_one_vectored_write() {
     let record = tape.get();
     assert_eq!(record.vectored_writes, [8 + 4 + (16 << 10) + 7]);
     assert_eq!(record.slices, [3]);
-    assert_eq!(record.writes, []);
+    assert!(record.writes.is_empty());
 }
 
 #[tokio::test]
@@ -754,7 +754,7 @@ async fn a_stream_without_vectored_writes_gets_one_coalesced_write() {
     }
     let record = tape.get();
     assert_eq!(record.writes, [8 + 4 + (16 << 10) + 7]);
-    assert_eq!(record.vectored_writes, []);
+    assert!(record.vectored_writes.is_empty());
 }
 
 // A stream that holds back what is not flushed.

@@ -6,7 +6,8 @@
 //! At each step: buffers within their bounds, no event after the Close or an error, at most one
 //! Close each way and nothing behind it, messages whole and in order, and nothing is waited for
 //! that does not come. In the end both ends are done, within a bounded simulated time; and on a
-//! wire without faults every message has arrived and both have said Close.
+//! wire without faults every message has arrived and both have said Close. Some worlds have agreed on
+//! compression, with small windows and a small pool.
 
 use std::{
     collections::VecDeque,
@@ -18,10 +19,18 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use ws_core::{
-    CloseCode, CloseFrame, Config, Connection, ConnectionError, Event, Message, Outgoing,
-    PreparedMessage, Role, Scratch, SendError, connection::Fragments, frame::OpCode,
+    CloseCode, CloseFrame, Compress, Config, Connection, ConnectionError, Deflate, Event, Message,
+    Outgoing, PreparedMessage, Role, Scratch, SendError,
+    connection::Fragments,
+    deflate::{Pool, PoolConfig, Takeover},
+    frame::OpCode,
+    handshake::extensions::Extensions,
 };
-use ws_tests::{random::Random, wire::Frames};
+use ws_tests::{
+    deflate::{Receiver, agree},
+    random::Random,
+    wire::Frames,
+};
 
 /// Seeds in an ordinary run.
 const SEEDS: u64 = 10_000;
@@ -125,17 +134,27 @@ struct End {
 #[derive(Default)]
 struct Output {
     frames: Frames,
+    receiver: Option<Receiver>,
     message: Vec<u8>,
     messages: usize,
     closed: bool,
 }
 
 impl End {
-    fn new(role: Role, random: &mut Random) -> Self {
+    fn new(role: Role, settings: Deflate, agreed: &Extensions, random: &mut Random) -> Self {
         let config = Config::new()
             .inbox_high_water(random.below(3000))
-            .outgoing_high_water(random.below(6000));
-        let connection = Connection::new(role, config).with_mask_keys(|| [1, 2, 3, 4]);
+            .outgoing_high_water(random.below(6000))
+            // What a fault makes of something compressed is bounded too.
+            .max_message_size(MAX_MESSAGE)
+            .deflate(settings);
+        let connection = Connection::new(role, config)
+            .with_extensions(agreed)
+            .with_mask_keys(|| [1, 2, 3, 4]);
+        let output = Output {
+            receiver: agreed.deflate().map(|agreed| Receiver::of(role, agreed)),
+            ..Output::default()
+        };
         let wanted = random.chance(70);
         Self {
             connection: if wanted {
@@ -152,7 +171,7 @@ impl End {
             error: None,
             is_done: false,
             batch: None,
-            output: Output::default(),
+            output,
         }
     }
 
@@ -186,6 +205,15 @@ impl End {
             assert!(!output.closed, "{:?} after the Close", header.opcode);
             let masks = self.connection.role() == Role::Client;
             assert_eq!(header.mask.is_some(), masks);
+            if let Some(receiver) = &mut output.receiver {
+                if let Some(message) = receiver.frame(&header, &payload) {
+                    assert!(message == self.sent[output.messages].as_bytes());
+                    output.messages += 1;
+                }
+                output.closed |= header.opcode == OpCode::Close;
+                continue;
+            }
+            assert!(!header.rsv1);
             match header.opcode {
                 OpCode::Close => output.closed = true,
                 OpCode::Ping | OpCode::Pong => {}
@@ -215,7 +243,8 @@ impl End {
                 Ok(())
             }
             7..10 => connection.start_binary().map(|fragments| {
-                self.fragments = Some((fragments, Vec::new()));
+                let how = [Compress::Auto, Compress::Always][random.below(2)];
+                self.fragments = Some((fragments.compress(how), Vec::new()));
             }),
             10..20 if was_unfinished => {
                 let Some((mut fragments, mut whole)) = self.fragments.take() else {
@@ -252,6 +281,7 @@ impl End {
                 };
                 let result = match kind % 3 {
                     0 => connection.send_prepared(&PreparedMessage::new(message.clone())),
+                    1 => connection.send_with(&message, Compress::Always),
                     _ => connection.send(message.clone()),
                 };
                 if result.is_ok() {
@@ -268,6 +298,27 @@ impl End {
             Err(error) => panic!("{error}"),
         }
     }
+}
+
+/// How both ends compress, and what they have agreed on: in most worlds, nothing.
+fn negotiation(random: &mut Random) -> (Deflate, Extensions) {
+    let pool = PoolConfig::new()
+        .kept_compressors(random.below(2))
+        .spare_compressors(1)
+        .spare_decompressors(1);
+    let mut settings = Deflate::new()
+        .pool(Pool::new(pool))
+        .threshold(random.below(100));
+    if random.chance(70) {
+        settings = settings.peer_takeover(Takeover::Allowed);
+    }
+    if !random.chance(30) {
+        return (settings, Extensions::none());
+    }
+    let bits = [9, 15][random.below(2)];
+    let offer = format!("permessage-deflate; server_max_window_bits={bits}");
+    let agreed = agree(&offer, &Config::new().deflate(settings.clone()));
+    (settings, agreed)
 }
 
 struct World {
@@ -300,12 +351,13 @@ impl World {
         let mut capacity = || 2000 + random.below(20_000);
         let pipes = [pipe(capacity()), pipe(capacity())];
         let slow = fault != Fault::None && random.chance(30);
+        let (settings, agreed) = negotiation(&mut random);
         Self {
             now: Instant::now(),
             fault,
             ends: [
-                End::new(Role::Client, &mut random),
-                End::new(Role::Server, &mut random),
+                End::new(Role::Client, settings.clone(), &agreed, &mut random),
+                End::new(Role::Server, settings, &agreed, &mut random),
             ],
             pipes,
             delay: Duration::from_millis(if slow { 1000 } else { 3 }),

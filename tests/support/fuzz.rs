@@ -6,45 +6,90 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
 };
 use ws_core::{
-    CloseCode, Config, Connection, ConnectionError, Event, Role,
+    CloseCode, Config, Connection, ConnectionError, Deflate, Event, Message, Role,
+    deflate::{Negotiation, Takeover, WindowBits},
     frame::{FrameHeader, MAX_CONTROL_PAYLOAD, OpCode},
-    handshake::{client::Handshake, extensions, server::Offer},
+    handshake::{
+        client::Handshake,
+        extensions::{self, Extension},
+        server::Offer,
+    },
 };
 
 use crate::{
+    deflate::agree,
     feed::{Input, Polling, Trace, feed},
     random::Random,
-    wire::frames,
+    wire::{frame, frames},
 };
 
 /// Small limits, so that short inputs reach them.
 const MAX_MESSAGE: usize = 40_000;
 const MAX_FRAME: usize = 30_000;
 
-fn connection(role: Role) -> Connection {
+/// What the client offers; `None` for no compression.
+type Compressed = Option<&'static str>;
+
+fn connection(role: Role, compressed: Compressed) -> Connection {
     let config = Config::new()
         .max_message_size(MAX_MESSAGE)
         .max_frame_size(MAX_FRAME)
-        .inbox_high_water(300);
-    Connection::new(role, config).with_mask_keys(|| [1, 2, 3, 4])
+        .inbox_high_water(300)
+        .deflate(Deflate::new().peer_takeover(Takeover::Allowed).threshold(0));
+    let agreed = compressed.map(|offer| agree(offer, &config));
+    let connection = Connection::new(role, config).with_mask_keys(|| [1, 2, 3, 4]);
+    match agreed {
+        Some(agreed) => connection.with_extensions(&agreed),
+        None => connection,
+    }
 }
 
+/// With takeover both ways, with the smallest window; and without.
+const OFFERS: [&str; 2] = [
+    "permessage-deflate; server_max_window_bits=9; client_max_window_bits=9",
+    "permessage-deflate; server_no_context_takeover; client_no_context_takeover",
+];
+
 /// Any bytes from the peer: the same events, the same error and the same output however they are
-/// cut, within the limits, and what is received can be sent again.
+/// cut, within the limits, and what is received can be sent again. With compression agreed on and
+/// without.
 pub fn decode(role: Role, data: &[u8]) {
-    let whole = feed(
-        &mut connection(role),
-        [data],
-        Input::Receive,
-        Polling::AtTheEnd,
-    );
+    let [takeover, _] = OFFERS;
+    decode_with(role, None, data);
+    decode_with(role, Some(takeover), data);
+}
+
+/// Any bytes as what is in a compressed message: two of them, so that the second may refer to the
+/// first, in fragments or whole. The first byte says which role reads them, as what, and how.
+pub fn inflate(data: &[u8]) {
+    let Some((choice, payload)) = data.split_first() else {
+        return;
+    };
+    let bit = |number: u8| usize::from(choice >> number & 1);
+    let role = [Role::Server, Role::Client][bit(0)];
+    let key = [Some([1, 2, 3, 4]), None][bit(0)];
+    let opcode = [0x01, 0x02][bit(1)];
+    let fragments = [1, 3][bit(3)];
+    let size = payload.len().div_ceil(fragments).max(1);
+    let mut message = Vec::new();
+    for (place, piece) in payload.chunks(size).enumerate() {
+        let mut first = if place == 0 { 0x40 | opcode } else { 0 };
+        if (place + 1) * size >= payload.len() {
+            first |= 0x80;
+        }
+        message.extend(frame(first, key, piece));
+        if bit(4) == 1 {
+            message.extend(frame(0x89, key, b"ping"));
+        }
+    }
+    decode_with(role, Some(OFFERS[bit(2)]), &message.repeat(2));
+}
+
+fn decode_with(role: Role, compressed: Compressed, data: &[u8]) {
+    let connection = || connection(role, compressed);
+    let whole = feed(&mut connection(), [data], Input::Receive, Polling::AtTheEnd);
     let bytes = data.chunks(1);
-    let single = feed(
-        &mut connection(role),
-        bytes,
-        Input::Receive,
-        Polling::Between,
-    );
+    let single = feed(&mut connection(), bytes, Input::Receive, Polling::Between);
     assert_eq!(whole, single, "byte by byte");
     for polling in [Polling::Between, Polling::AtTheEnd] {
         let mut random = Random::from_bytes(data);
@@ -55,7 +100,7 @@ pub fn decode(role: Role, data: &[u8]) {
             rest = behind;
             Some(piece)
         });
-        let mut cut = connection(role);
+        let mut cut = connection();
         let trace = feed(&mut cut, pieces, Input::ReadBuf, polling);
         assert_eq!(whole, trace, "in pieces");
         if cut.error().is_some() || cut.close_received().is_some() {
@@ -64,7 +109,7 @@ pub fn decode(role: Role, data: &[u8]) {
         }
     }
     check_output(&whole);
-    send_again(role, &whole);
+    send_again(role, compressed, &whole);
 }
 
 /// Pongs only, then at most one Close, which is the last; with the code that the error demands.
@@ -86,12 +131,12 @@ fn check_output(trace: &Trace) {
 }
 
 /// What was received goes through another pair of connections unchanged.
-fn send_again(role: Role, trace: &Trace) {
+fn send_again(role: Role, compressed: Compressed, trace: &Trace) {
     let other = match role {
         Role::Client => Role::Server,
         Role::Server => Role::Client,
     };
-    let (mut sender, mut receiver) = (connection(other), connection(role));
+    let (mut sender, mut receiver) = (connection(other, compressed), connection(role, compressed));
     for event in &trace.events {
         match event.clone() {
             Event::Message(message) => {
@@ -175,6 +220,10 @@ pub fn offer(data: &[u8]) {
                 let (response, accepted) = offer.accept(first).expect("it is of the offer");
                 assert!(response.status().as_u16() < 300);
                 assert_eq!(accepted.subprotocol(), first);
+                assert!(accepted.extensions().is_none());
+                for settings in settings() {
+                    negotiate(offer.clone(), &settings);
+                }
             }
             Err(refusal) => {
                 assert!(refusal.status().is_client_error());
@@ -182,6 +231,69 @@ pub fn offer(data: &[u8]) {
             }
         }
     }
+}
+
+/// A choice from any offers: a header that says it, within the settings.
+fn negotiate(offer: Offer, settings: &Deflate) {
+    let requires = settings.negotiation == Negotiation::Required;
+    let config = Config::new().deflate(settings.clone());
+    let offer = match offer.negotiate(&config) {
+        Ok(offer) => offer,
+        Err(refusal) => {
+            assert!(requires && refusal.status() == StatusCode::BAD_REQUEST);
+            return assert!(refusal.to_string().contains("permessage-deflate"));
+        }
+    };
+    let (response, accepted) = offer.accept(None).expect("nothing is chosen");
+    let answered = extensions::parse(response.headers()).expect("the answer is in order");
+    let Some(agreed) = accepted.extensions().deflate() else {
+        assert!(!requires && answered.is_empty());
+        return;
+    };
+    assert_eq!(answered.len(), 1);
+    let own = agreed
+        .own_window_bits(Role::Server)
+        .expect("never 256 bytes");
+    assert!(own <= settings.own_window_bits);
+    if settings.own_takeover == Takeover::Forbidden {
+        assert_eq!(agreed.own_takeover(Role::Server), Takeover::Forbidden);
+    }
+    // RFC 7692 §7.1.2.2: only if it was offered.
+    let limits_client = |(name, _)| name == "client_max_window_bits";
+    let offers = offer.extensions().iter();
+    assert!(
+        !answered
+            .iter()
+            .flat_map(Extension::parameters)
+            .any(limits_client)
+            || offers.flat_map(Extension::parameters).any(limits_client)
+    );
+    // What was agreed on works for both ends.
+    let mut server =
+        Connection::new(Role::Server, config.clone()).with_extensions(accepted.extensions());
+    let mut client = Connection::new(Role::Client, config).with_extensions(accepted.extensions());
+    for _ in 0..2 {
+        let message = Message::binary(vec![7; 600]);
+        for (from, to) in [(0, 1), (1, 0)] {
+            let ends = [&mut server, &mut client];
+            assert_eq!(ends[from].send(message.clone()), Ok(()));
+            let output = crate::feed::written(ends[from]);
+            let trace = feed(ends[to], [&*output], Input::Receive, Polling::AtTheEnd);
+            assert_eq!(trace.events, [Event::Message(message.clone())]);
+        }
+    }
+}
+
+/// Settings of all sorts.
+fn settings() -> [Deflate; 3] {
+    [
+        Deflate::new(),
+        Deflate::new()
+            .own_window_bits(WindowBits::MIN)
+            .own_takeover(Takeover::Forbidden)
+            .peer_takeover(Takeover::Allowed),
+        Deflate::new().peer_window_bits(WindowBits::MIN).required(),
+    ]
 }
 
 /// Any lines as the head of a server's answer: an acceptance within what was asked for, or a
@@ -203,8 +315,29 @@ pub fn answer(data: &[u8]) {
     );
     add_lines(headers, data);
     match handshake.finish(&response) {
-        Ok(accepted) => assert!(matches!(accepted.subprotocol(), None | Some("chat"))),
+        Ok(accepted) => {
+            assert!(matches!(accepted.subprotocol(), None | Some("chat")));
+            assert!(accepted.extensions().is_none(), "nothing was offered");
+        }
         Err(refusal) => assert!(!refusal.to_string().is_empty()),
+    }
+    for settings in settings() {
+        let config = Config::new().deflate(settings.clone());
+        match handshake.clone().negotiate(&config).finish(&response) {
+            Ok(accepted) => match accepted.extensions().deflate() {
+                Some(agreed) => {
+                    // What the client insists on.
+                    assert!(agreed.peer_window_bits(Role::Client) <= settings.peer_window_bits);
+                    let own = agreed.own_window_bits(Role::Client);
+                    assert!(own <= Some(settings.own_window_bits));
+                    if settings.own_takeover == Takeover::Forbidden {
+                        assert_eq!(agreed.own_takeover(Role::Client), Takeover::Forbidden);
+                    }
+                }
+                None => assert_eq!(settings.negotiation, Negotiation::Optional),
+            },
+            Err(refusal) => assert!(!refusal.to_string().is_empty()),
+        }
     }
     // What is parsed can be written and parsed again.
     if let Ok(list) = extensions::parse(response.headers()) {

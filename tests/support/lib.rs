@@ -2,6 +2,7 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`deflate`] | a receiver of compressed messages that is as strict as can be |
 //! | [`feed`] | drives a connection with pieces of a stream, and writes down what comes of it |
 //! | [`foreign`] | servers of other hands, in processes of their own |
 //! | [`fuzz`] | the bodies of the fuzz targets |
@@ -19,6 +20,7 @@
     reason = "a helper that panics fails the test that uses it"
 )]
 
+pub mod deflate;
 pub mod feed;
 pub mod foreign;
 pub mod fuzz;

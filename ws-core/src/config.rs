@@ -56,8 +56,9 @@ pub struct Config {
     /// The largest message accepted, in bytes, over all its fragments. A larger one ends the
     /// connection with 1009. The application's own messages may be larger.
     pub max_message_size: usize,
-    /// The largest frame accepted, in bytes; `None` for as large as a message. It is checked on
-    /// the header, before any payload is awaited. A larger one ends the connection with 1009.
+    /// The largest frame accepted, in bytes; `None` for as large as a message, or for any size if it
+    /// is compressed, which is inflated as it arrives. It is checked on the header, before any
+    /// payload is awaited. A larger one ends the connection with 1009.
     pub max_frame_size: Option<usize>,
     /// How much may wait for the application before reading stops, in bytes. A message counts its
     /// payload plus 64 bytes. A single message may exceed it, and a session's receiver has as much

@@ -34,7 +34,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-use std::{collections::VecDeque, mem, sync::Arc, time::Instant};
+use std::{
+    collections::VecDeque,
+    mem,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -74,6 +79,9 @@ pub use transmit::Transmit;
 
 /// What a message in a queue counts beyond its payload, in bytes: an empty message is not free.
 pub(crate) const MESSAGE_OVERHEAD: usize = 64;
+
+/// As long as the default keepalive interval.
+const BUSY_INTERVAL: Duration = Duration::from_secs(20);
 
 /// Something that came from the peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -342,7 +350,7 @@ impl Connection {
                 self.finish();
             }
         }
-        if let Some(interval) = self.config.keepalive_interval
+        if let Some(interval) = self.tick_interval()
             && self.end.is_none()
         {
             let tick = self.heartbeat.tick(now, interval, !self.wants_read());
@@ -352,7 +360,11 @@ impl Connection {
                 compression.tick();
             }
             match tick {
-                Tick::Wait | Tick::Quarter => {}
+                Tick::Wait => {}
+                _ if self.config.keepalive_interval.is_none() => {
+                    self.heartbeat = Heartbeat::new();
+                }
+                Tick::Quarter => {}
                 Tick::Ask => {
                     self.probe();
                 }
@@ -704,7 +716,7 @@ impl Connection {
                 .close_due
                 .get_or_insert_with(|| after(now, timeout));
         }
-        let heartbeat = match self.config.keepalive_interval {
+        let heartbeat = match self.tick_interval() {
             Some(interval) if self.end.is_none() => {
                 let paused = !self.wants_read();
                 let timeout = self.config.keepalive_timeout;
@@ -730,8 +742,7 @@ impl Connection {
                 && (writing || close_due.is_none() && self.is_waiting_for_the_end());
         }
         (self.has_last_word() && close_due.is_none())
-            || (self.config.keepalive_interval.is_some()
-                && self.heartbeat.wants_clock(!self.wants_read()))
+            || (self.tick_interval().is_some() && self.heartbeat.wants_clock(!self.wants_read()))
             || (writing && self.config.write_timeout.is_some())
     }
 
@@ -859,6 +870,16 @@ impl Connection {
 
     fn rare(&mut self) -> &mut Rare {
         self.rare.get_or_insert_default()
+    }
+
+    /// The time in which the heartbeat ticks four times. Without keepalive it ticks only to see
+    /// whether a connection that keeps a compressor is still busy.
+    #[inline]
+    fn tick_interval(&self) -> Option<Duration> {
+        self.config.keepalive_interval.or_else(|| {
+            let compression = self.compression.as_ref()?;
+            compression.keeps_context().then_some(BUSY_INTERVAL)
+        })
     }
 
     /// When the write and the closing handshake are given up.

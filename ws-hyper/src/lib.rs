@@ -1,21 +1,21 @@
 //! A WebSocket server on hyper, for any Tower service, and a client.
 //!
 //! [`serve`] takes a [`Listener`] and a service — a [`WebSocketLayer`] alone, an axum `Router`,
-//! anything that answers requests — and serves it over HTTP/1.1 and HTTP/2 on one port, with TLS or
-//! without:
+//! anything that answers requests — and serves HTTP/1.1 with upgrades and HTTP/2 with extended
+//! CONNECT (RFC 8441) on one port, with TLS or without:
 //!
 //! | it sees to | how |
 //! |---|---|
 //! | slow and endless request heads | one deadline, a limit on the size and on the lines (431) |
+//! | floods that HTTP/2 makes possible | [limits](server::Http2) on streams, windows, header lists and resets |
+//! | handshakes of TLS that fail or never end | beside the accepting of connections, each within a [deadline](server::Tls::handshake_timeout) |
 //! | small frames | `TCP_NODELAY` |
-//! | HTTP/2 | told from HTTP/1.1 by its first bytes, or by ALPN; WebSockets by extended CONNECT (RFC 8441); explicit [limits](server::Http2) |
-//! | TLS | [`Serve::tls`](Serve), with certificates that can be reloaded: `server::Tls` |
 //! | too many connections | pauses accepting at [`max_connections`](Serve::max_connections) |
 //! | running out of descriptors | logs it, waits, goes on |
 //! | a service that fails or panics | the end of that connection, and of nothing else |
 //! | responses changed behind the acceptance | no session: the server is the outermost [gate] |
 //! | shutdown | 503, 1001 to every socket, a deadline: [`with_graceful_shutdown`](Serve::with_graceful_shutdown) |
-//! | the peer's address | [`PeerAddr`] in the request's extensions |
+//! | the peer's address, and its certificate | [`PeerAddr`] and [`PeerCertificates`](server::PeerCertificates) in the request's extensions |
 //!
 //! ```
 //! use std::time::Duration;
@@ -53,6 +53,35 @@
 //! A shutdown goes in this order: new WebSockets are refused with 503; nothing more is accepted;
 //! every socket gets a Close with 1001; requests that are being answered are finished and idle
 //! connections closed; what is left at the deadline is cut.
+//!
+//! # HTTP/2
+//!
+//! A client says so by its first bytes, or by ALPN in TLS. Layers, guards, origins, subprotocols and
+//! shutdown are the same; a WebSocket is a stream, opened by `CONNECT` and accepted with 200. What
+//! differs:
+//!
+//! - Many sockets share a connection, and end with it. A request that fails or panics ends its
+//!   stream alone.
+//! - Reading never stops for a slow handler: past [`http2_receive_cap`] that socket ends with 1013.
+//!   Neither it nor a handler that holds up its thread disturbs the other streams.
+//! - A shutdown ends the connection with `GOAWAY`, whether the client would keep it or not.
+//!
+//! # TLS
+//!
+//! ```no_run
+//! # #[cfg(feature = "rustls")]
+//! # async fn run(listener: tokio::net::TcpListener) -> Result<(), Box<dyn std::error::Error>> {
+//! # let app = ws_tower::WebSocketLayer::new().into_service();
+//! use ws_hyper::server::Tls;
+//!
+//! let tls = Tls::from_pem_files("certificate.pem", "key.pem")?;
+//! ws_hyper::serve(listener, app).tls(tls).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`Tls`](server::Tls) reads new certificates [again](server::Tls::reload) while sockets go on, and
+//! asks clients for [theirs](server::Tls::require_client_certificates).
 //!
 //! # When not to use it
 //!
@@ -100,6 +129,7 @@
 //! [`WebSocketLayer`]: ws_tower::WebSocketLayer
 //! [`PeerAddr`]: ws_tower::PeerAddr
 //! [gate]: ws_tower::gate
+//! [`http2_receive_cap`]: ws_tower::Config::http2_receive_cap
 #![forbid(unsafe_code)]
 
 pub mod client;

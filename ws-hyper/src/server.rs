@@ -42,7 +42,8 @@ pub use self::http2::Http2;
 pub use self::tls::{PeerCertificates, Tls, TlsError};
 use self::{
     connection::{Connection, Protocols},
-    transport::Counted,
+    service::ConnectionService,
+    transport::{Counted, Place},
 };
 use crate::Listener;
 
@@ -55,14 +56,16 @@ use crate::Listener;
 /// | [`max_head_size`](Serve::max_head_size) | 64 KiB |
 /// | [`max_headers`](Serve::max_headers) | 100 |
 /// | [`max_connections`](Serve::max_connections) | none |
+/// | `http2` (feature `http2`) | the limits of `Http2` |
+/// | `tls` (feature `rustls`) | none |
 ///
 /// A service that fails or panics ends the connection it was called for, without a response, and
-/// nothing else. A service whose readiness has to be waited for holds up only the requests that
+/// nothing else; over HTTP/2 the stream it was called for. A service whose readiness has to be waited for holds up only the requests that
 /// wait.
 ///
 /// Dropping the future, or aborting its task, closes the listener and cuts off the requests that
-/// are being answered. Sockets that are open go on, for they are not the server's any more; its
-/// [`tracker`](Serve::tracker) ends them.
+/// are being answered, and the sockets over HTTP/2. Other sockets that are open go on, for they are
+/// not the server's any more; its [`tracker`](Serve::tracker) ends them.
 ///
 /// ```no_run
 /// use tokio::net::TcpListener;
@@ -127,6 +130,31 @@ impl Default for Options {
             http2: Some(Http2::default()),
             #[cfg(feature = "rustls")]
             tls: None,
+        }
+    }
+}
+
+impl Options {
+    fn protocols(&self) -> Protocols {
+        let mut http1 = http1::Builder::new();
+        http1
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.header_read_timeout)
+            // A buffer may come out larger than was asked for, so its size limits nothing
+            // exactly.
+            .max_header_size(self.max_head_size)
+            .max_buf_size(self.max_head_size)
+            .max_headers(self.max_headers);
+        Protocols {
+            http1,
+            #[cfg(feature = "http2")]
+            idle_timeout: self.header_read_timeout,
+            #[cfg(feature = "http2")]
+            speaks_http2: self.http2.is_some(),
+            #[cfg(not(feature = "http2"))]
+            speaks_http2: false,
+            #[cfg(feature = "http2")]
+            http2: self.http2.clone(),
         }
     }
 }
@@ -241,26 +269,7 @@ where
             options,
         } = self;
         let gate = Gate::new(tracker.clone());
-        let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new())
-            .header_read_timeout(options.header_read_timeout)
-            // A buffer may come out larger than was asked for, so its size limits nothing
-            // exactly.
-            .max_header_size(options.max_head_size)
-            .max_buf_size(options.max_head_size)
-            .max_headers(options.max_headers);
-        let protocols = Arc::new(Protocols {
-            http1: http,
-            idle_timeout: options.header_read_timeout,
-            #[cfg(feature = "http2")]
-            speaks_http2: options.http2.is_some(),
-            #[cfg(not(feature = "http2"))]
-            speaks_http2: false,
-            #[cfg(feature = "http2")]
-            http2: options.http2,
-            #[cfg(feature = "rustls")]
-            tls: options.tls,
-        });
+        let protocols = Arc::new(options.protocols());
         let room = options.max_connections.map(Semaphore::new).map(Arc::new);
         let (stop, stopping) = watch::channel(());
         let mut connections = JoinSet::new();
@@ -300,11 +309,22 @@ where
             pause = ACCEPT_PAUSE;
             let connection = Connection {
                 protocols: Arc::clone(&protocols),
-                service: service.clone(),
-                gate: gate.clone(),
-                peer,
+                service: ConnectionService {
+                    service: service.clone(),
+                    gate: gate.clone(),
+                    peer,
+                    #[cfg(feature = "http2")]
+                    inlets: None,
+                    #[cfg(feature = "rustls")]
+                    certificates: None,
+                },
                 stopping: stopping.clone(),
             };
+            #[cfg(feature = "rustls")]
+            if let Some(tls) = options.tls.clone() {
+                connections.spawn(connection.serve_tls(io, tls));
+                continue;
+            }
             connections.spawn(connection.serve(io));
         }
         tracker.drain();
@@ -371,16 +391,12 @@ async fn accept<L: Listener>(
     listener: &mut L,
     room: Option<&Arc<Semaphore>>,
 ) -> io::Result<(Counted<L::Io>, Option<SocketAddr>)> {
-    let permit = match room {
+    let place = match room {
         None => None,
-        // The semaphore is never closed.
-        Some(room) => Arc::clone(room).acquire_owned().await.ok(),
+        Some(room) => Some(Place::among(room).await),
     };
     let (io, peer) = listener.accept().await?;
-    let io = Counted {
-        io,
-        _permit: permit,
-    };
+    let io = Counted { io, _place: place };
     Ok((io, peer))
 }
 

@@ -279,6 +279,8 @@ pub use session::{NoHandler, Session};
 pub use socket::{Receiver, Sender, WebSocket, pair};
 pub use tracker::{Shutdown, Tracker};
 pub use upgrade::{PeerAddr, WebSocketUpgrade};
+#[cfg(feature = "deflate")]
+pub use ws_core::Deflate;
 pub use ws_core::{
     self, CloseCode, CloseFrame, Compress, Config, Message, PreparedMessage, Utf8Bytes,
 };

@@ -1,25 +1,4 @@
-//! Compression of messages, permessage-deflate (RFC 7692): the settings.
-//!
-//! They say two things: how this end compresses, and what it agrees on with the peer. What was
-//! agreed on in the end is a [`DeflateParameters`](crate::handshake::extensions::DeflateParameters).
-//!
-//! Each direction has a window: the text before a point that the compressor may refer back to,
-//! and that the other end has to keep. Its size is 2 to the power of its [`WindowBits`] bytes.
-//! With *context takeover* it lives on from message to message; without, each message begins
-//! with an empty one.
-//!
-//! ```
-//! use ws_core::deflate::{Deflate, Takeover, WindowBits};
-//!
-//! // Little memory on both ends: 4 KiB each way, and nothing kept between messages.
-//! let deflate = Deflate::new()
-//!     .own_window_bits(WindowBits::new(12)?)
-//!     .peer_window_bits(WindowBits::new(12)?)
-//!     .own_takeover(Takeover::Forbidden)
-//!     .peer_takeover(Takeover::Forbidden);
-//! assert_eq!(deflate.own_window_bits.size(), 4096);
-//! # Ok::<(), ws_core::deflate::OutOfRange>(())
-//! ```
+#![doc = include_str!("deflate.md")]
 
 use std::{error::Error, fmt};
 

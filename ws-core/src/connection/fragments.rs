@@ -100,7 +100,7 @@ impl<P: Into<Bytes>> Fragments<P> {
         let opcode = self.opcode;
         if let Some(compression) = &mut connection.compression {
             if opcode != OpCode::Continuation {
-                self.is_compressed = compression.begins_fragments(payload.len(), self.compress);
+                self.is_compressed = compression.wants(payload.len(), self.compress);
             }
             if self.is_compressed {
                 return compression.fragment(encoder, out, (opcode, fin), &payload);

@@ -7,6 +7,9 @@ use bytes::Buf;
 use super::{incoming::MAX_PONGS, *};
 use crate::ProtocolError;
 
+#[cfg(feature = "deflate")]
+mod deflate;
+
 /// RFC 6455 §5.7: a masked "Hello".
 const HELLO: &[u8] = b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58";
 

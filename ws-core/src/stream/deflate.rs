@@ -17,34 +17,8 @@
 //! [`tick`](Deflater::tick), or that finds no place among the kept ones, has no more than one
 //! without takeover.
 //!
-//! # What a message costs
-//!
-//! Measured with the test `price_of_a_message`, in the release profile, on one core of an AMD EPYC
-//! server, with flate2 1.1.10 on zlib-rs 0.6.8: 200 different messages in turn, each about
-//! 1,024 bytes of JSON. The columns *kept* are [`Context::Elastic`] on a busy connection, the
-//! columns *fresh* [`Context::Fresh`] with a pool that has a spare state. A larger window makes
-//! kept context better and nothing else: a fresh one holds a single message.
-//!
-//! | window | level | kept: bytes | deflate | inflate | fresh: bytes | deflate | inflate |
-//! |---|---|---|---|---|---|---|---|
-//! | 15 bits | 1 | 246 | 1.2 µs | 1.1 µs | 417 | 2.9 µs | 1.0 µs |
-//! | | 2 | 192 | 5.2 µs | 1.7 µs | 320 | 8.2 µs | 1.8 µs |
-//! | | 3 | 189 | 6.2 µs | 1.7 µs | 310 | 9.0 µs | 1.8 µs |
-//! | | 6 | 181 | 8.7 µs | 1.6 µs | 301 | 9.4 µs | 1.8 µs |
-//! | 12 bits | 1 | 308 | 1.7 µs | 0.9 µs | 417 | 2.8 µs | 1.0 µs |
-//! | | 2 | 238 | 6.0 µs | 1.7 µs | 320 | 8.3 µs | 1.9 µs |
-//! | | 3 | 222 | 6.6 µs | 1.6 µs | 310 | 9.1 µs | 1.9 µs |
-//! | | 6 | 202 | 8.1 µs | 1.5 µs | 301 | 9.2 µs | 1.8 µs |
-//!
-//! The heap of one state, counted by the allocator, with the buffer that it writes to: a
-//! compressor 379 KiB with a window of 15 bits, 267 with 12, 253 with 9, at any level; a
-//! decompressor 63 KiB.
-//!
-//! # Secrets
-//!
-//! Compression tells how alike things are: where a secret and an attacker's text share a message,
-//! or a context, the sizes on the wire betray the secret piece by piece (CRIME, BREACH). Send
-//! such messages uncompressed.
+//! What a message costs, what a state weighs, and when not to compress is said for users, in the
+//! public module `deflate`. The bench target `deflate` measures it.
 
 mod compression;
 mod compressor;

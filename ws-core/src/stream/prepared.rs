@@ -60,6 +60,12 @@ impl PreparedMessage {
         Self::with(message.into(), Compress::Never)
     }
 
+    /// Encodes a message that is compressed wherever that was agreed on, even if it grows: see
+    /// [`Compress::Always`].
+    pub fn compressed(message: impl Into<Message>) -> Self {
+        Self::with(message.into(), Compress::Always)
+    }
+
     fn with(message: Message, compress: Compress) -> Self {
         let server = Encoder::new(Role::Server);
         let mut frame = Vec::new();
@@ -84,18 +90,19 @@ impl PreparedMessage {
 
     /// Compresses it now, and not when the first connection sends it: for a large message that is
     /// sent under a lock. The window, the level and the pool are those of `settings`. A message
-    /// below their threshold stays as it is.
+    /// below their threshold stays as it is, unless it is to be [compressed](Self::compressed).
     #[cfg(feature = "deflate")]
     pub fn deflate(&self, settings: &crate::Deflate) {
         let message = self.message();
-        if self.0.compress != Compress::Never && message.len() >= settings.threshold {
+        let compress = self.0.compress;
+        if compress == Compress::Always || message.len() >= settings.threshold {
             self.0.deflated.get_or_init(|| {
-                Deflated::new(
-                    message.as_bytes(),
-                    settings.own_window_bits.get(),
-                    settings.level.get(),
-                    settings.pool_or_global(),
-                )
+                let own = crate::stream::deflate::Settings {
+                    window_bits: settings.own_window_bits.get(),
+                    level: settings.level.get(),
+                    ..Default::default()
+                };
+                Deflated::new(message.as_bytes(), compress, own, settings.pool_or_global())
             });
         }
     }
@@ -114,9 +121,9 @@ impl PreparedMessage {
         } = &*self.0;
         let head = Head::whole(opcode(message));
         if let Some(compression) = compression
-            && *compress != Compress::Never
-            && compression.wants(message.len())
-            && let Some(deflated) = deflated.get_or_init(|| compression.deflate(message.as_bytes()))
+            && compression.wants(message.len(), *compress)
+            && let Some(deflated) =
+                deflated.get_or_init(|| compression.deflate(message.as_bytes(), *compress))
         {
             if compression.adopt(deflated) {
                 return encoder.data(out, head.compressed(), deflated.payload());

@@ -34,23 +34,23 @@ impl Compression {
         match *self {}
     }
 
-    pub(crate) fn begins_fragments(&self, _: usize, _: Compress) -> bool {
-        match *self {}
-    }
-
     pub(crate) fn fragment(&mut self, _: Encoder, _: &mut Outgoing, _: (OpCode, bool), _: &[u8]) {
         match *self {}
     }
 
-    pub(crate) fn wants(&self, _: usize) -> bool {
+    pub(crate) fn wants(&self, _: usize, _: Compress) -> bool {
         match *self {}
     }
 
-    pub(crate) fn deflate(&self, _: &[u8]) -> Option<Deflated> {
+    pub(crate) fn deflate(&self, _: &[u8], _: Compress) -> Option<Deflated> {
         match *self {}
     }
 
     pub(crate) fn adopt(&mut self, _: &Deflated) -> bool {
+        match *self {}
+    }
+
+    pub(crate) fn keeps_context(&self) -> bool {
         match *self {}
     }
 

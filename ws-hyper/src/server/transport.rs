@@ -3,12 +3,13 @@
 use std::{
     io::{self, IoSlice},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::OwnedSemaphorePermit,
+    sync::Semaphore,
 };
 
 /// Writing goes through as it is.
@@ -53,7 +54,28 @@ macro_rules! write_through {
 /// over at an upgrade.
 pub(super) struct Counted<Io> {
     pub(super) io: Io,
-    pub(super) _permit: Option<OwnedSemaphorePermit>,
+    pub(super) _place: Option<Place>,
+}
+
+/// A place among the connections that a server may have. Half the size of tokio's own permit, for
+/// every connection keeps it.
+pub(super) struct Place(Arc<Semaphore>);
+
+impl Place {
+    /// Waits for one.
+    pub(super) async fn among(places: &Arc<Semaphore>) -> Self {
+        if let Ok(permit) = places.acquire().await {
+            permit.forget();
+        }
+        // An error would be that it is closed, which it never is.
+        Self(Arc::clone(places))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.add_permits(1);
+    }
 }
 
 write_through!(Counted);
@@ -158,14 +180,11 @@ pub(super) use http2::Http2Io;
 
 #[cfg(feature = "http2")]
 mod http2 {
-    use std::sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    };
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use bytes::{Buf, Bytes};
 
-    use super::{AsyncRead, AsyncWrite, Context, IoSlice, Pin, Poll, ReadBuf, io};
+    use super::{Arc, AsyncRead, AsyncWrite, Context, IoSlice, Pin, Poll, ReadBuf, io};
 
     /// A stream of HTTP/2, with what hyper's HTTP/1 has read of it already.
     ///

@@ -21,7 +21,7 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::io::poll_read_buf;
-use ws_core::{Connection, Outgoing, Scratch};
+use ws_core::{Outgoing, Scratch};
 
 use crate::{
     BoxError, Closed, Error,
@@ -91,6 +91,8 @@ struct View {
     wants_read: bool,
     /// Whether reading never pauses, and one read takes all that has come.
     reads_all: bool,
+    /// Whether so much waits for a handler that it comes before the next read, if it can go on.
+    is_behind: bool,
     wants_shutdown: bool,
     is_done: bool,
     is_cut: bool,
@@ -99,9 +101,13 @@ struct View {
 impl View {
     #[inline]
     fn of(state: &State) -> Self {
+        let connection = &state.connection;
+        let reads_all = !connection.pauses();
         Self {
-            wants_read: state.connection.wants_read(),
-            reads_all: !state.connection.pauses(),
+            wants_read: connection.wants_read(),
+            reads_all,
+            is_behind: reads_all
+                && connection.inbox_size() > connection.config().http2_receive_cap / 2,
             wants_shutdown: state.connection.wants_shutdown(),
             is_done: state.connection.is_done(),
             is_cut: state.cut,
@@ -168,7 +174,9 @@ where
                 if work.out.has_remaining() {
                     self.write(cx, work);
                 }
-                if work.reading == Side::Open && work.view.wants_read {
+                // A handler that goes on is not overrun, only one that does not.
+                let is_overrun = work.view.is_behind && self.shared.handler_is_woken();
+                if work.reading == Side::Open && work.view.wants_read && !is_overrun {
                     self.read(cx, work);
                     active |= work.reading == Side::Open;
                 }
@@ -185,6 +193,9 @@ where
             }
             if self.io.is_none() && self.handler.is_none() {
                 return Poll::Ready(self.shared.closed());
+            }
+            if self.shared.handler_is_sated() {
+                break;
             }
             // There is no rest before the stream has been found empty.
             active = false;
@@ -214,6 +225,7 @@ where
 
     /// From here on handles leave their wishes under the lock, without waking the task.
     fn begin(&mut self, cx: &mut Context<'_>) -> View {
+        self.shared.whet_handler();
         let (view, old) = {
             let mut state = self.shared.lock();
             let old = state.begin_poll(cx.waker());
@@ -246,9 +258,9 @@ where
             io.poll_read(cx, &mut came).map_ok(|()| came.filled().len())
         };
         match read {
-            Poll::Ready(read) => self.take_input(work, |connection| {
+            Poll::Ready(read) => self.take_input(work, |state| {
                 if !came.filled().is_empty() {
-                    connection.receive(came.filled());
+                    state.receive(came.filled());
                 }
                 read
             }),
@@ -272,8 +284,8 @@ where
             return;
         };
         let large = mem::take(&mut work.large);
-        self.take_input(work, |connection| {
-            connection.receive_buf(large);
+        self.take_input(work, |state| {
+            state.receive_buf(large);
             read
         });
     }
@@ -282,18 +294,16 @@ where
     fn take_input(
         &mut self,
         work: &mut Work,
-        receive: impl FnOnce(&mut Connection) -> io::Result<usize>,
+        receive: impl FnOnce(&mut State) -> io::Result<usize>,
     ) {
         let wakers = {
             let mut state = self.shared.lock();
             // Events go into the thread's queue, as bytes went into its buffer.
             state.connection.lend(&mut work.scratch);
             work.is_lent = true;
-            let waiting = state.connection.inbox_size();
-            match receive(&mut state.connection) {
+            match receive(&mut state) {
                 Ok(0) => state.connection.receive_eof(),
                 Ok(_) => {
-                    state.close_if_too_full(waiting);
                     work.large = state.connection.take_read_buf().unwrap_or_default();
                 }
                 Err(error) => state.fail(error),

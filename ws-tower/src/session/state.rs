@@ -2,17 +2,20 @@
 
 use std::{
     any::Any,
+    collections::VecDeque,
     io, mem,
     net::SocketAddr,
     num::NonZeroU64,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     task::{Wake, Waker},
 };
 
-use ws_core::{CloseCode, CloseFrame, Connection, Outgoing, PreparedMessage};
+use ws_core::{
+    CloseCode, CloseFrame, Connection, ConnectionError, Event, Outgoing, PreparedMessage,
+};
 
 use super::feeds::Feeds;
 use crate::{Closed, Error};
@@ -25,6 +28,8 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     /// Whether something the handler waits for has changed.
     handler_woken: AtomicBool,
+    /// What has been received since the session's poll began, in bytes; written under the lock.
+    taken: AtomicU32,
     about: Option<Box<About>>,
 }
 
@@ -96,6 +101,7 @@ impl Shared {
                 feeds: None,
             }),
             handler_woken: AtomicBool::new(handler == Handler::Running),
+            taken: AtomicU32::new(0),
             about,
         })
     }
@@ -121,6 +127,31 @@ impl Shared {
 
     pub(crate) fn handler_is_woken(&self) -> bool {
         self.handler_woken.load(Ordering::Acquire)
+    }
+
+    /// Whether the handler has taken so much in this poll of the session that others are to come
+    /// first.
+    #[inline]
+    pub(crate) fn handler_is_sated(&self) -> bool {
+        self.taken.load(Ordering::Relaxed) > HELPING
+    }
+
+    /// The session begins to be polled: see [`State::begin_poll`].
+    pub(crate) fn whet_handler(&self) {
+        self.taken.store(0, Ordering::Relaxed);
+    }
+
+    /// Takes the messages that wait, and counts what they are.
+    #[inline]
+    pub(crate) fn take_events(
+        &self,
+        state: &mut State,
+        events: &mut VecDeque<Event>,
+    ) -> Result<(), ConnectionError> {
+        let size = u32::try_from(state.connection.inbox_size()).unwrap_or(u32::MAX);
+        let taken = self.taken.load(Ordering::Relaxed).saturating_add(size);
+        self.taken.store(taken, Ordering::Relaxed);
+        state.connection.take_events(events)
     }
 
     /// Asks the session to look after the peer's end, or to end at once.
@@ -303,11 +334,37 @@ impl State {
             .unwrap_or(Error::Closed)
     }
 
+    /// Gives the engine what was read. Where it never stops reading, it gets it piece by piece:
+    /// what is compressed may become a thousand times as much.
+    pub(crate) fn receive(&mut self, input: &[u8]) {
+        if self.connection.pauses() {
+            return self.connection.receive(input);
+        }
+        let waited = self.connection.inbox_size() > 0;
+        for piece in input.chunks(PIECE) {
+            self.connection.receive(piece);
+            self.close_if_too_full(waited);
+        }
+    }
+
+    /// Gives the engine the buffer of a large message back, with what was read into it.
+    pub(crate) fn receive_buf(&mut self, buffer: Vec<u8>) {
+        let waited = self.connection.inbox_size() > 0;
+        self.connection.receive_buf(buffer);
+        if !self.connection.pauses() {
+            self.close_if_too_full(waited);
+        }
+    }
+
     /// Draws the line where reading must go on although nobody receives (HTTP/2). What comes to an
-    /// empty inbox may exceed it, or no message could be as large as it.
-    pub(crate) fn close_if_too_full(&mut self, waiting: usize) {
-        let cap = self.connection.config().http2_receive_cap;
-        if !self.connection.pauses() && waiting > 0 && self.connection.inbox_size() > cap {
+    /// empty inbox may exceed it by a message, or none could be as large as it.
+    fn close_if_too_full(&mut self, waited: bool) {
+        let config = self.connection.config();
+        let mut line = config.http2_receive_cap;
+        if !waited {
+            line = line.saturating_add(config.max_message_size);
+        }
+        if self.connection.inbox_size() > line {
             let frame = CloseFrame::truncated(
                 CloseCode::TRY_AGAIN_LATER,
                 "the application does not keep up",
@@ -346,6 +403,15 @@ impl State {
         wakers
     }
 }
+
+/// What a handler may take in one poll of its session, in bytes: more than the turns of a poll
+/// read, unless that is compressed. A read of 64 KiB may inflate to as many MiB, and with eight of
+/// them in a poll eight peers kept a server of two threads from everyone else for seconds.
+const HELPING: u32 = 2 << 20;
+
+/// The size of a piece of input, in bytes. Inflated it is 4 MiB at most, and messages of the usual
+/// size lie whole in one.
+const PIECE: usize = 4 << 10;
 
 /// Whether a counter that wraps has reached a number.
 pub(crate) fn has_come(counter: u32, number: u32) -> bool {

@@ -12,7 +12,7 @@ use std::{
 use futures_core::{Stream, ready};
 use ws_core::{Event, Message};
 
-use super::waiting::{closed, cooperate};
+use super::waiting::{closed, cooperate, is_of_handler};
 use crate::{
     Closed, Error,
     session::state::{Shared, wake},
@@ -94,6 +94,11 @@ impl Receiver {
 
     /// Takes the messages that have come. At the end there is an error once, if it had one.
     fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Option<Error>>> {
+        if self.shared.handler_is_sated() && is_of_handler(Arc::as_ptr(&self.shared), cx) {
+            // There is more, after others.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         // A waker may do anything when it is cloned or dropped: not under the lock.
         let mut spare = None;
         let (mut was_paused, mut was_open) = (false, false);
@@ -102,7 +107,7 @@ impl Receiver {
                 let mut state = self.shared.lock();
                 was_paused |= !state.connection.wants_read();
                 was_open |= state.connection.is_open();
-                let taken = state.connection.take_events(&mut self.events);
+                let taken = self.shared.take_events(&mut state, &mut self.events);
                 let result = if taken.is_err() && !state.error_is_told {
                     state.error_is_told = true;
                     Poll::Ready(Err(Some(state.cause())))

@@ -70,9 +70,15 @@ impl Sender {
         compress: Compress,
     ) -> Result<(), Error> {
         let message = message.into();
+        let apart = compressed_apart(&self.shared, &message, compress);
         let mut waiting = Waiting::new(&self.shared);
-        poll_fn(|cx| waiting.poll_send(cx, |connection| connection.send_with(&message, compress)))
-            .await
+        poll_fn(|cx| {
+            waiting.poll_send(cx, |connection| match &apart {
+                Some(prepared) => connection.send_prepared(prepared),
+                None => connection.send_with(&message, compress),
+            })
+        })
+        .await
     }
 
     /// Sends a message that is encoded already: see [`WebSocket::send_prepared`](crate::WebSocket::send_prepared).
@@ -85,6 +91,7 @@ impl Sender {
     ///
     /// Cancel safe, as [`send`](Self::send) is.
     pub async fn send_prepared(&self, message: &PreparedMessage) -> Result<(), Error> {
+        compress_apart(&self.shared, message);
         let mut waiting = Waiting::new(&self.shared);
         poll_fn(|cx| waiting.poll_send(cx, |connection| connection.send_prepared(message))).await
     }
@@ -96,7 +103,14 @@ impl Sender {
     /// [`TrySendError`] with the message.
     pub fn try_send(&self, message: impl Into<Message>) -> Result<(), TrySendError> {
         let message = message.into();
-        let apart = compressed_apart(&self.shared, &message);
+        if message.len() >= LARGE {
+            // Compressing a message that finds no room would be for nothing, again and again.
+            let state = self.shared.lock();
+            if state.connection.is_open() && !state.connection.is_writable() {
+                return Err(TrySendError::Full(message));
+            }
+        }
+        let apart = compressed_apart(&self.shared, &message, Compress::Auto);
         let session = {
             let mut state = self.shared.lock();
             let connection = &mut state.connection;
@@ -264,7 +278,7 @@ impl Sink<Message> for Sender {
     }
 
     fn start_send(self: Pin<&mut Self>, message: Message) -> Result<(), Error> {
-        let apart = compressed_apart(&self.shared, &message);
+        let apart = compressed_apart(&self.shared, &message, Compress::Auto);
         let session = {
             let mut state = self.shared.lock();
             let connection = &mut state.connection;
@@ -359,7 +373,7 @@ impl Future for Sending<'_> {
         } = self.get_mut();
         let shared = waiting.shared;
         if let Queued::Message(message) = queued
-            && let Some(prepared) = compressed_apart(shared, message)
+            && let Some(prepared) = compressed_apart(shared, message, Compress::Auto)
         {
             *queued = Queued::Prepared(prepared);
         }
@@ -375,20 +389,41 @@ impl Future for Sending<'_> {
 /// Compresses a large message outside the lock, where the connection would under it: a megabyte
 /// takes some milliseconds, and meanwhile nobody could receive, nor a ping be answered.
 #[inline]
-fn compressed_apart(shared: &Shared, message: &Message) -> Option<PreparedMessage> {
+fn compressed_apart(
+    shared: &Shared,
+    message: &Message,
+    compress: Compress,
+) -> Option<PreparedMessage> {
     #[cfg(feature = "deflate")]
     if message.len() >= LARGE {
+        let prepare = match compress {
+            Compress::Auto => PreparedMessage::new,
+            Compress::Always => PreparedMessage::compressed,
+            Compress::Never => return None,
+        };
         let settings = shared.lock().connection.deflate()?;
-        let prepared = PreparedMessage::new(message.clone());
+        let prepared = prepare(message.clone());
         prepared.deflate(&settings);
         return Some(prepared);
     }
     #[cfg(not(feature = "deflate"))]
-    let _ = (shared, message);
+    let _ = (shared, message, compress);
     None
+}
+
+/// The same for a message that was prepared, and not compressed so far.
+fn compress_apart(shared: &Shared, prepared: &PreparedMessage) {
+    #[cfg(feature = "deflate")]
+    if prepared.message().len() >= LARGE {
+        let settings = shared.lock().connection.deflate();
+        if let Some(settings) = settings {
+            prepared.deflate(&settings);
+        }
+    }
+    #[cfg(not(feature = "deflate"))]
+    let _ = (shared, prepared);
 }
 
 /// From this many bytes on, a message is compressed outside the lock. It then refers to no
 /// earlier message, which costs a large one nothing.
-#[cfg(feature = "deflate")]
 const LARGE: usize = 64 << 10;

@@ -28,8 +28,7 @@ pub(super) fn cooperate<T>(
     cx: &mut Context<'_>,
     poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
 ) -> Poll<T> {
-    // The shared state is the handler's waker.
-    if cx.waker().data() == shared.cast() {
+    if is_of_handler(shared, cx) {
         return poll(cx);
     }
     let budget = ready!(coop::poll_proceed(cx));
@@ -38,6 +37,12 @@ pub(super) fn cooperate<T>(
         budget.made_progress();
     }
     result
+}
+
+/// Whether it is the handler that polls: the shared state is its waker.
+#[inline]
+pub(super) fn is_of_handler(shared: *const Shared, cx: &Context<'_>) -> bool {
+    cx.waker().data() == shared.cast()
 }
 
 /// A future's place among those who wait; given up when the future is dropped.

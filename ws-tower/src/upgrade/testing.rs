@@ -40,7 +40,7 @@ pub fn test_request<B: Default>(uri: &str) -> (Request<B>, TestClient) {
 }
 
 /// Like [`test_request`], with the client's part of the handshake made by hand: subprotocols, a
-/// key that is known.
+/// key that is known, compression (by `Handshake::negotiate`).
 pub fn test_request_with<B: Default>(handshake: Handshake) -> (Request<B>, TestClient) {
     let (near, far) = tokio::io::duplex(DUPLEX);
     let mut request = handshake.request().map(|()| B::default());

@@ -58,11 +58,14 @@ impl Compression {
         })
     }
 
-    /// Whether a message is to be compressed whose first fragment has `len` bytes.
-    pub(crate) fn begins_fragments(&self, len: usize, compress: Compress) -> bool {
+    /// Whether a message of this size, or whose first fragment has it, is to be compressed.
+    pub(crate) fn wants(&self, len: usize, compress: Compress) -> bool {
+        let Some(deflater) = &self.deflater else {
+            return false;
+        };
         match compress {
-            Compress::Auto => self.wants(len),
-            Compress::Always => self.deflater.is_some(),
+            Compress::Auto => len >= deflater.settings().min_size,
+            Compress::Always => true,
             Compress::Never => false,
         }
     }
@@ -90,19 +93,10 @@ impl Compression {
         });
     }
 
-    /// Whether a message of this size is likely to shrink.
-    pub(crate) fn wants(&self, len: usize) -> bool {
-        let deflater = self.deflater.as_ref();
-        deflater.is_some_and(|deflater| len >= deflater.settings().min_size)
-    }
-
     /// Compresses a message for many connections, as this one would.
-    pub(crate) fn deflate(&self, message: &[u8]) -> Option<Deflated> {
+    pub(crate) fn deflate(&self, message: &[u8], compress: Compress) -> Option<Deflated> {
         let deflater = self.deflater.as_ref()?;
-        let Settings {
-            window_bits, level, ..
-        } = deflater.settings();
-        Deflated::new(message, window_bits, level, deflater.pool())
+        Deflated::new(message, compress, deflater.settings(), deflater.pool())
     }
 
     /// Makes way for a message that was compressed for many connections, if the peer's window
@@ -116,6 +110,12 @@ impl Compression {
             deflater.forget();
         }
         fits
+    }
+
+    /// Whether a compressor of the pool is kept for the next message.
+    pub(crate) fn keeps_context(&self) -> bool {
+        let deflater = self.deflater.as_ref();
+        deflater.is_some_and(Deflater::keeps_context)
     }
 
     /// Gives the compressor back if the connection was not busy since the last tick.

@@ -137,14 +137,15 @@ impl Deflater {
 
     /// Gives the compressor back if the connection was not busy since the last tick.
     pub(crate) fn tick(&mut self) {
-        if self.messages < BUSY {
-            self.forget();
+        if self.messages < BUSY
+            && let Some(compressor) = self.kept.take()
+        {
+            self.pool.take_idle(compressor);
         }
         self.messages = 0;
     }
 
     /// Whether the next message may refer to earlier ones.
-    #[cfg(test)]
     pub(super) fn keeps_context(&self) -> bool {
         self.kept.is_some()
     }
@@ -214,6 +215,16 @@ impl Compressor {
 
     pub(super) fn fits(&self, window_bits: u8, level: u8) -> bool {
         (self.window_bits, self.level) == normal(window_bits, level)
+    }
+
+    /// Whether one serves as well as the other.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        (self.window_bits, self.level) == (other.window_bits, other.level)
+    }
+
+    /// Where it lies in memory, more or less: the buffer was allocated right behind the state.
+    pub(super) fn place(&self) -> usize {
+        self.chunk.as_ptr().addr()
     }
 
     pub(super) fn reset(&mut self) {

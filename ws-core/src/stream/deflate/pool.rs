@@ -9,7 +9,7 @@
 //! back to a full shelf it is freed. What lies here is reset before the next one uses it.
 
 use std::{
-    fmt,
+    fmt, mem,
     sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
 };
 
@@ -22,7 +22,7 @@ static GLOBAL: LazyLock<Pool> = LazyLock::new(Pool::default);
 ///
 /// | option | default | heap for each |
 /// |---|---|---|
-/// | [`kept_compressors`](Self::kept_compressors) | 16 | 379 KiB (window of 15 bits), 267 (12), 253 (9) |
+/// | [`kept_compressors`](Self::kept_compressors) | 64 | 379 KiB (window of 15 bits), 267 (12), 253 (9) |
 /// | [`spare_compressors`](Self::spare_compressors) | 4 | the same |
 /// | [`spare_decompressors`](Self::spare_decompressors) | 8 | 63 KiB |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub struct PoolConfig {
 impl Default for PoolConfig {
     fn default() -> Self {
         Self {
-            kept_compressors: 16,
+            kept_compressors: 64,
             spare_compressors: 4,
             spare_decompressors: 8,
         }
@@ -57,7 +57,7 @@ impl PoolConfig {
     }
 
     /// Sets how many connections at a time may keep their compressor between messages. Default:
-    /// 16.
+    /// 64.
     #[must_use]
     pub fn kept_compressors(mut self, count: usize) -> Self {
         self.kept_compressors = count;
@@ -192,6 +192,28 @@ impl Pool {
         let mut shelves = self.shelves();
         shelves.kept_compressors = shelves.kept_compressors.saturating_sub(1);
         let surplus = shelves.put(compressor, &self.0.config);
+        drop((shelves, surplus));
+    }
+
+    /// Takes a compressor back whose connection has become idle.
+    ///
+    /// One such spare is enough for those that will want it: traffic goes down, and what lies here
+    /// is there for messages that are compressed at the same moment.
+    pub(crate) fn take_idle(&self, mut compressor: Box<Compressor>) {
+        let mut shelves = self.shelves();
+        shelves.kept_compressors = shelves.kept_compressors.saturating_sub(1);
+        let spare = &mut shelves.compressors.spare;
+        let surplus = match spare.iter_mut().find(|spare| spare.is_like(&compressor)) {
+            Some(spare) => {
+                // A heap shrinks from its end: what stays should lie at its beginning.
+                if compressor.place() < spare.place() {
+                    mem::swap(spare, &mut compressor);
+                }
+                shelves.compressors.dropped += 1;
+                Some(compressor)
+            }
+            None => shelves.put(compressor, &self.0.config),
+        };
         drop((shelves, surplus));
     }
 

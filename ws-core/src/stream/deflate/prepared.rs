@@ -2,7 +2,11 @@
 
 use bytes::Bytes;
 
-use super::{compressor::Outcome, pool::Pool};
+use super::{
+    compressor::{Outcome, Settings},
+    pool::Pool,
+};
+use crate::Compress;
 
 /// The payload of a message that was compressed from a fresh context.
 ///
@@ -17,16 +21,22 @@ pub(crate) struct Deflated {
 }
 
 impl Deflated {
-    /// Compresses a message, if it shrinks. `window_bits` and `level` as in
-    /// [`Settings`](super::Settings).
-    pub(crate) fn new(message: &[u8], window_bits: u8, level: u8, pool: &Pool) -> Option<Self> {
-        let mut compressor = pool.compressor(window_bits, level);
+    /// Compresses a message, if it shrinks or has to be. Of `settings` the window and the level
+    /// count.
+    pub(crate) fn new(
+        message: &[u8],
+        compress: Compress,
+        settings: Settings,
+        pool: &Pool,
+    ) -> Option<Self> {
+        let must_shrink = compress == Compress::Auto;
+        if compress == Compress::Never || must_shrink && message.len() < 2 {
+            return None;
+        }
+        let window_bits = settings.window_bits;
+        let mut compressor = pool.compressor(window_bits, settings.level);
         let mut payload = Vec::new();
-        let outcome = if message.len() < 2 {
-            Outcome::NotWorthIt
-        } else {
-            compressor.compress(message, true, &mut payload)
-        };
+        let outcome = compressor.compress(message, must_shrink, &mut payload);
         pool.take_compressor(compressor);
         (outcome == Outcome::Compressed).then(|| Self {
             payload: payload.into(),

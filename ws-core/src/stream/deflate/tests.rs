@@ -1,6 +1,6 @@
 //! Tests of the codec in bytes, by RFC 7692's sections, and of what must hold for all of them.
 
-use std::{hint::black_box, time::Instant};
+use std::time::Instant;
 
 use proptest::{collection::vec, prelude::*, sample::Index};
 
@@ -66,6 +66,11 @@ fn deflate(deflater: &mut Deflater, message: &[u8]) -> Vec<u8> {
     let outcome = deflater.compress(message, Compress::Always, &mut payload);
     assert_eq!(outcome, Outcome::Compressed);
     payload
+}
+
+fn deflated(message: &[u8], window_bits: u8, level: u8, pool: &Pool) -> Option<Deflated> {
+    let settings = settings(window_bits, level, Context::Fresh);
+    Deflated::new(message, Compress::Auto, settings, pool)
 }
 
 /// About 1 KiB of JSON, different for each number.
@@ -632,6 +637,25 @@ fn the_pool_is_bounded_and_nobody_is_robbed() {
 }
 
 #[test]
+fn connections_that_become_idle_leave_one_spare_compressor_behind() {
+    let pool = pool();
+    let mut senders: Vec<_> = [15, 15, 15, 12, 12]
+        .map(|bits| Deflater::new(pool.clone(), settings(bits, 1, Context::Elastic)))
+        .into();
+    for sender in &mut senders {
+        deflate(sender, &json(0));
+    }
+    assert_eq!(pool.statistics().kept_compressors, 5);
+    for sender in &mut senders {
+        sender.tick();
+    }
+    let statistics = pool.statistics();
+    assert_eq!(statistics.kept_compressors, 0);
+    let shelf = statistics.compressors;
+    assert_eq!((shelf.spare, shelf.dropped), (2, 3), "one of each window");
+}
+
+#[test]
 fn a_compressor_is_only_reused_with_the_same_window_and_level() {
     let pool = pool();
     for (bits, level) in [(15, 1), (12, 1), (15, 6), (15, 1), (9, 1), (8, 1)] {
@@ -679,14 +703,14 @@ fn the_pool_is_shared_by_threads() {
 #[test]
 fn a_prepared_message_fits_every_window_that_covers_it() {
     let pool = pool();
-    let short = Deflated::new(&json(0)[..700], 15, 1, &pool).unwrap();
+    let short = deflated(&json(0)[..700], 15, 1, &pool).unwrap();
     assert!(!short.fits(8) && !short.fits(9) && short.fits(10) && short.fits(15));
-    let long = Deflated::new(&json(0).repeat(50), 12, 1, &pool).unwrap();
+    let long = deflated(&json(0).repeat(50), 12, 1, &pool).unwrap();
     assert!(!long.fits(11) && long.fits(12));
-    let tiny = Deflated::new(&json(0).repeat(50), 8, 1, &pool).unwrap();
+    let tiny = deflated(&json(0).repeat(50), 8, 1, &pool).unwrap();
     assert!(tiny.fits(8));
-    assert!(Deflated::new(&noise(1000), 15, 1, &pool).is_none());
-    assert!(Deflated::new(b"", 15, 1, &pool).is_none());
+    assert!(deflated(&noise(1000), 15, 1, &pool).is_none());
+    assert!(deflated(b"", 15, 1, &pool).is_none());
     assert_eq!(inflate_alone(short.payload()).unwrap(), json(0)[..700]);
 }
 
@@ -889,8 +913,8 @@ proptest! {
                     pieces.concat()
                 }
                 Step::Prepared(message) => {
-                    let deflated = Deflated::new(&message, 15, level, &pool);
-                    let Some(deflated) = deflated.filter(|deflated| deflated.fits(bits)) else {
+                    let made = deflated(&message, 15, level, &pool);
+                    let Some(deflated) = made.filter(|deflated| deflated.fits(bits)) else {
                         continue;
                     };
                     payload.extend_from_slice(deflated.payload());
@@ -977,70 +1001,6 @@ fn take_any_bytes(data: &[u8]) {
         }
     }
     assert!(pool.statistics().decompressors.misses <= 2);
-}
-
-/// `cargo test --release -p ws-core --features deflate -- --ignored --nocapture price`
-#[test]
-#[ignore = "measures"]
-fn price_of_a_message() {
-    let messages: Vec<_> = (0..200).map(json).collect();
-    let size: usize = messages.iter().map(Vec::len).sum();
-    println!("{} bytes", size / messages.len());
-    for bits in [15, 12] {
-        for level in [1, 2, 3, 6] {
-            for context in [Context::Elastic, Context::Fresh] {
-                price(&messages, bits, level, context);
-            }
-        }
-    }
-}
-
-fn price(messages: &[Vec<u8>], bits: u8, level: u8, context: Context) {
-    let mut sender = Deflater::new(pool(), settings(bits, level, context));
-    let payloads: Vec<_> = messages
-        .iter()
-        .map(|message| deflate(&mut sender, message))
-        .collect();
-    let size: usize = payloads.iter().map(Vec::len).sum();
-    let mut payload = Vec::with_capacity(4096);
-    let deflating = median(|| {
-        for message in messages {
-            payload.clear();
-            let outcome = sender.compress(black_box(message), Compress::Auto, &mut payload);
-            assert_eq!(outcome, Outcome::Compressed);
-        }
-    });
-    // A receiver that holds the window is measured in whole rounds of the sender's stream.
-    let pool = pool();
-    let inflating = median(|| {
-        let mut receiver = match context {
-            Context::Elastic => Inflater::with_context(pool.clone(), bits),
-            Context::Fresh => Inflater::new(pool.clone()),
-        };
-        for payload in &payloads {
-            black_box(inflate(&mut receiver, black_box(payload)).unwrap());
-        }
-    });
-    let count = messages.len();
-    println!(
-        "{bits} bits, level {level}, {context:?}: {} bytes, deflate {} ns, inflate {} ns",
-        size / count,
-        deflating / count,
-        inflating / count
-    );
-}
-
-/// The median of 31 runs, in nanoseconds.
-fn median(mut run: impl FnMut()) -> usize {
-    let mut samples: Vec<_> = (0..31)
-        .map(|_| {
-            let start = Instant::now();
-            run();
-            start.elapsed().as_nanos()
-        })
-        .collect();
-    samples.sort_unstable();
-    usize::try_from(samples[15]).unwrap()
 }
 
 const NINE_BITS: &str = "\

@@ -13,7 +13,7 @@ use mio::{Events, Interest, Poll, Token, net::TcpStream};
 
 use crate::{
     Result,
-    wire::{self, Exchange, PATIENCE},
+    wire::{self, Answer, Exchange, FrameCounter, PATIENCE, Window},
 };
 
 /// The least time between two rounds over the connections that have something to read. A read on
@@ -34,14 +34,22 @@ pub struct Load {
 pub struct Run {
     pub messages: usize,
     pub elapsed: Duration,
+    /// Bytes that came back, with the headers of their frames.
+    pub bytes_back: u64,
 }
 
 impl Load {
-    pub fn connect(address: SocketAddr, connections: usize, exchange: Exchange) -> Result<Self> {
+    /// `offers`: compression, for which the `exchange` is made then.
+    pub fn connect(
+        address: SocketAddr,
+        connections: usize,
+        exchange: Exchange,
+        offers: bool,
+    ) -> Result<Self> {
         let poll = Poll::new()?;
         let connections = (0..connections)
             .map(|index| {
-                let stream = wire::connect(address)?;
+                let stream = wire::connect(address, offers)?.stream;
                 stream.set_nonblocking(true)?;
                 let mut stream = TcpStream::from_std(stream);
                 let interest = Interest::READABLE | Interest::WRITABLE;
@@ -49,8 +57,12 @@ impl Load {
                     .register(&mut stream, Token(index), interest)?;
                 Ok(Connection {
                     stream,
+                    // Each begins with another message than the one before it.
+                    window: index % exchange.windows.len(),
                     sent: 0,
-                    received: exchange.response.len(),
+                    received: 0,
+                    frames: FrameCounter::default(),
+                    waits: false,
                 })
             })
             .collect::<Result<_>>()?;
@@ -67,11 +79,13 @@ impl Load {
     /// Before and after, nothing is in flight.
     pub fn run(&mut self, duration: Duration) -> Result<Run> {
         let start = Instant::now();
+        let windows = &self.exchange.windows;
         let mut exchanges = 0;
+        let mut bytes_back = 0;
         let mut in_flight = self.connections.len();
         for connection in &mut self.connections {
-            connection.begin();
-            connection.write(&self.exchange.request)?;
+            let window = connection.begin(windows);
+            connection.write(window)?;
         }
         let mut events = Events::with_capacity(1024);
         let mut last_event = start;
@@ -95,45 +109,55 @@ impl Load {
             let over = now - start >= duration;
             for event in &events {
                 let connection = &mut self.connections[event.token().0];
-                let was_waiting = connection.waits(&self.exchange);
-                connection.read(&self.exchange.response, &mut self.buffer)?;
-                if was_waiting && !connection.waits(&self.exchange) {
+                let was_waiting = connection.waits;
+                let window = &windows[connection.window];
+                bytes_back += connection.read(window, &mut self.buffer)? as u64;
+                let mut window = window;
+                if was_waiting && !connection.waits {
                     exchanges += 1;
                     if over {
                         in_flight -= 1;
                         continue;
                     }
-                    connection.begin();
+                    window = connection.begin(windows);
                 }
-                connection.write(&self.exchange.request)?;
+                connection.write(window)?;
             }
         }
         Ok(Run {
             messages: exchanges * self.exchange.messages,
             elapsed: start.elapsed(),
+            bytes_back,
         })
     }
 }
 
 struct Connection {
     stream: TcpStream,
-    /// Bytes of the request that were written.
+    /// The window that is under way, or was the last.
+    window: usize,
+    /// Bytes of its request that were written.
     sent: usize,
-    /// Bytes of the response that were read.
+    /// Bytes of its answer that were read.
     received: usize,
+    /// The frames of its answer, where they are counted.
+    frames: FrameCounter,
+    /// Whether the answer is not whole yet.
+    waits: bool,
 }
 
 impl Connection {
-    fn begin(&mut self) {
+    fn begin<'a>(&mut self, windows: &'a [Window]) -> &'a Window {
+        self.window = (self.window + 1) % windows.len();
         self.sent = 0;
         self.received = 0;
+        self.frames.frames = 0;
+        self.waits = true;
+        &windows[self.window]
     }
 
-    fn waits(&self, exchange: &Exchange) -> bool {
-        self.received < exchange.response.len()
-    }
-
-    fn write(&mut self, request: &[u8]) -> io::Result<()> {
+    fn write(&mut self, window: &Window) -> io::Result<()> {
+        let request = &window.request;
         while self.sent < request.len() {
             match self.stream.write(&request[self.sent..]) {
                 Ok(count) => self.sent += count,
@@ -146,16 +170,13 @@ impl Connection {
     }
 
     /// Reads what is there; a short read says that the socket is empty, without another call.
-    fn read(&mut self, response: &[u8], buffer: &mut [u8]) -> Result<()> {
-        while self.received < response.len() {
+    fn read(&mut self, window: &Window, buffer: &mut [u8]) -> Result<usize> {
+        let start = self.received;
+        while self.waits {
             match self.stream.read(buffer) {
                 Ok(0) => return Err("closed by the server".into()),
                 Ok(count) => {
-                    let rest = &response[self.received..];
-                    if rest.get(..count) != Some(&buffer[..count]) {
-                        return Err("the answer is not what was sent".into());
-                    }
-                    self.received += count;
+                    self.take(window, &buffer[..count])?;
                     if count < buffer.len() {
                         break;
                     }
@@ -165,6 +186,27 @@ impl Connection {
                 Err(error) => return Err(error.into()),
             }
         }
+        Ok(self.received - start)
+    }
+
+    fn take(&mut self, window: &Window, bytes: &[u8]) -> Result<()> {
+        match &window.answer {
+            Answer::Bytes(answer) => {
+                let rest = &answer[self.received..];
+                if rest.get(..bytes.len()) != Some(bytes) {
+                    return Err("the answer is not what was sent".into());
+                }
+                self.waits = bytes.len() < rest.len();
+            }
+            Answer::Frames(count) => {
+                self.frames.count(bytes)?;
+                if self.frames.frames > *count {
+                    return Err("more came back than was sent".into());
+                }
+                self.waits = self.frames.frames < *count || !self.frames.is_between_frames();
+            }
+        }
+        self.received += bytes.len();
         Ok(())
     }
 }

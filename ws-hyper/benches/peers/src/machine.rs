@@ -61,10 +61,14 @@ fn versions() -> String {
     let peers = [
         "axum",
         "fastwebsockets",
+        "flate2",
         "hyper",
         "tokio",
         "tokio-tungstenite",
         "tokio-websockets",
+        "wtx",
+        "yawc",
+        "zlib-rs",
     ];
     let mut versions: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     let mut lines = include_str!("../Cargo.lock").lines();

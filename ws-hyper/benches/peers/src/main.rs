@@ -4,9 +4,12 @@
 //! ```text
 //! cargo run --release --manifest-path ws-hyper/benches/peers/Cargo.toml -- [OPTIONS]
 //! cargo run --release --manifest-path ws-hyper/benches/peers/Cargo.toml --features ours
+//! cargo run --release --manifest-path ws-hyper/benches/peers/Cargo.toml \
+//!     --features ours,yawc,wtx -- --compression
 //!
-//! --servers A,B,…       which servers; default: all of this build
-//! --scenarios A,B,…     which scenarios; default: all named ones
+//! --compression         the servers and scenarios of the second half of each table below
+//! --servers A,B,…       which servers; default: all of this build without compression
+//! --scenarios A,B,…     which scenarios; default: all without compression
 //! --rounds N            default 5
 //! --seconds S           measured time of one run, default 0.75
 //! --warm-up S           unmeasured time before it, default 0.2
@@ -24,6 +27,16 @@
 //! | `fastwebsockets` | on a hyper upgrade, the echo of its example |
 //! | `tokio-websockets` | on a `TcpListener`, the echo of its example |
 //! | `raw` | tokio echoing bytes behind a canned handshake, no WebSocket at all: the floor for small messages (its one buffer of 64 KiB is not made for large ones) |
+//! | `ours-plain` | `ours` with compression off |
+//! | `yawc` | on a hyper upgrade, its *balanced* profile: level 6, context takeover (feature `yawc`) |
+//! | `yawc-fast` | its *low latency* profile: level 1, context takeover, as `ours` |
+//! | `yawc-pooled` | what its documentation has for many idle connections: level 1, no takeover, a pool |
+//! | `wtx` | on a `TcpListener`, its defaults: level 5, 4 KiB windows, no takeover (feature `wtx`) |
+//! | `wtx-fast` | the same with level 1 and 32 KiB windows |
+//!
+//! The comparison of compression has `ours`, `ours-plain`, `tungstenite`, which has none, and those
+//! of yawc and wtx. With `ours` in the build all of them have zlib-rs behind flate2, which is
+//! faster than what yawc has by default.
 //!
 //! | scenario | connections × messages in flight on each × payload |
 //! |---|---|
@@ -34,7 +47,19 @@
 //! | `big-1m` | 8 × 1 × 1 MiB |
 //! | `idle` | memory: 2,000 connections that are silent, then 2,000 that echoed one message of 20 bytes each |
 //!
-//! `100x8x256` is a scenario too, and `idle:500` is `idle` with another number of connections.
+//! | `deflate` | 16 × 1 × JSON |
+//! | `deflate-pipelined` | 16 × 64 × JSON |
+//! | `deflate-64` | 64 × 1 × JSON: more busy connections than ours keeps compressors |
+//! | `deflate-1000` | 1,000 × 1 × JSON |
+//! | `deflate-idle` | memory: 2,000 connections after 20 JSON messages each, then after 12 s of silence, in which our keepalive ticks twice |
+//!
+//! JSON is 200 different messages of about 1,024 bytes in turn. There the generator offers
+//! permessage-deflate as a browser does, and sends what it has compressed beforehand, each message
+//! by itself, at level 6. It inflates and compares one round of answers before the measured time;
+//! in it the answers are counted. A server that declines gets the messages as they are.
+//!
+//! `100x8x256` and `100x8xjson` are scenarios too, and `idle:500` is `idle` with another number of
+//! connections.
 //!
 //! **How it measures.** Each run starts the server as a process of its own, pinned to one core, on
 //! a single-threaded tokio runtime, `TCP_NODELAY` on. The generator runs on the other core, sends
@@ -46,7 +71,8 @@
 //! CPU time is user and system time of the server's threads as the scheduler counts it
 //! (`/proc/PID/task/*/schedstat`, nanoseconds), read only while nothing is in flight. Memory is the
 //! growth of `Rss` in `/proc/PID/smaps_rollup` for each connection, after eight connections have
-//! warmed the process up; the kernel's socket buffers are not in it.
+//! warmed the process up; the kernel's socket buffers are not in it. In `deflate-idle` these eight
+//! have compressed nothing, so that a pool counts in full.
 //!
 //! Each round runs every server on every scenario, so that a change of the machine's speed meets
 //! all of them; the report has the median of the rounds, and their least and greatest. `ratio`
@@ -74,6 +100,7 @@ use crate::{
     servers::Server,
 };
 
+mod json;
 mod load;
 mod machine;
 mod measure;

@@ -12,9 +12,16 @@ use crate::{
     load::Load,
     options::Options,
     process::Process,
-    scenario::Scenario,
-    wire::{self, Exchange},
+    scenario::{Payload, Scenario},
+    wire::{self, Answer, Exchange, FrameCounter, Window},
 };
+
+/// How many messages a connection exchanges before it is silent: enough to count as busy.
+const MESSAGES_BEFORE_SILENCE: usize = 20;
+
+/// How long the connections are silent: more than two ticks of our keepalive, which come every
+/// five seconds by default. It is nothing to the peers.
+const SILENCE: Duration = Duration::from_secs(12);
 
 /// What one run says about a server.
 pub struct Sample {
@@ -33,6 +40,8 @@ pub struct Speed {
     pub busy: f64,
     /// Share of the time in which it could have run, had its core not been taken, 0 to 1.
     pub held_up: f64,
+    /// Bytes that come back for each message.
+    pub bytes_back: f64,
 }
 
 pub fn measure(server: Server, scenario: &Scenario, options: &Options) -> Result<Vec<Sample>> {
@@ -44,8 +53,11 @@ pub fn measure(server: Server, scenario: &Scenario, options: &Options) -> Result
             in_flight,
             payload,
         } => {
-            let exchange = Exchange::new(in_flight, payload, options.kind, server.echo());
-            let mut load = Load::connect(process.address, connections, exchange)?;
+            let offers = matches!(payload, Payload::Json);
+            let compressed = offers && proven(&process, options)?;
+            let (kind, echo) = (options.kind, server.echo());
+            let exchange = Exchange::new(in_flight, payload, kind, echo, compressed)?;
+            let mut load = Load::connect(process.address, connections, exchange, offers)?;
             load.run(options.warm_up)?;
             let before = process.times()?;
             let run = load.run(options.measured)?;
@@ -60,28 +72,65 @@ pub fn measure(server: Server, scenario: &Scenario, options: &Options) -> Result
                     messages_per_second: messages / elapsed,
                     busy: running / elapsed,
                     held_up: waiting / elapsed,
+                    bytes_back: run.bytes_back as f64 / messages,
                 }),
             }])
         }
         Scenario::Idle { connections } => {
-            let exchange = Exchange::new(1, 20, options.kind, server.echo());
+            let exchange = plain(server, options)?;
             let _warm = connect_and_echo(&process, 8, &exchange)?;
             let before = settled(&process)?;
-            let mut streams = connect(&process, connections)?;
+            let mut streams = connect(&process, connections, false)?;
             let fresh = settled(&process)?;
-            echo_each(&mut streams, &exchange)?;
+            echo_each(&mut streams, &exchange.windows[0])?;
             let echoed = settled(&process)?;
-            let sample = |row: &str, after: u64| Sample {
-                row: row.into(),
-                cost: (after as f64 - before as f64) / connections as f64,
-                speed: None,
-            };
             Ok(vec![
-                sample("idle, fresh", fresh),
-                sample("idle, echoed", echoed),
+                memory("idle, fresh", before, fresh, connections),
+                memory("idle, echoed", before, echoed, connections),
+            ])
+        }
+        Scenario::DeflateIdle { connections } => {
+            // The warm-up compresses nothing: the pool is on the connections' account.
+            let _warm = connect_and_echo(&process, 8, &plain(server, options)?)?;
+            let before = settled(&process)?;
+            let compressed = proven(&process, options)?;
+            let mut streams = connect(&process, connections, true)?;
+            let (kind, echo) = (options.kind, server.echo());
+            let exchange = Exchange::new(1, Payload::Json, kind, echo, compressed)?;
+            for window in exchange.windows.iter().take(MESSAGES_BEFORE_SILENCE) {
+                echo_each(&mut streams, window)?;
+            }
+            let busy = settled(&process)?;
+            thread::sleep(SILENCE);
+            let silent = process.resident()?;
+            Ok(vec![
+                memory("deflate, busy", before, busy, connections),
+                memory("deflate, silent", before, silent, connections),
             ])
         }
     }
+}
+
+fn memory(row: &str, before: u64, after: u64, connections: usize) -> Sample {
+    Sample {
+        row: row.into(),
+        cost: (after as f64 - before as f64) / connections as f64,
+        speed: None,
+    }
+}
+
+/// One message of 20 bytes, which nobody compresses.
+fn plain(server: Server, options: &Options) -> Result<Exchange> {
+    Exchange::new(1, Payload::Bytes(20), options.kind, server.echo(), false)
+}
+
+/// Whether the server agrees on compression. If so, it has shown that it can.
+fn proven(process: &Process, options: &Options) -> Result<bool> {
+    let mut opened = wire::connect(process.address, true)?;
+    if opened.compressed {
+        wire::prove(&mut opened.stream, options.kind)?;
+    }
+    Ok(opened.compressed)
 }
 
 /// Resident memory once the server has come to rest.
@@ -95,22 +144,40 @@ fn connect_and_echo(
     count: usize,
     exchange: &Exchange,
 ) -> Result<Vec<TcpStream>> {
-    let mut streams = connect(process, count)?;
-    echo_each(&mut streams, exchange)?;
+    let mut streams = connect(process, count, false)?;
+    echo_each(&mut streams, &exchange.windows[0])?;
     Ok(streams)
 }
 
-fn connect(process: &Process, count: usize) -> Result<Vec<TcpStream>> {
-    (0..count).map(|_| wire::connect(process.address)).collect()
+fn connect(process: &Process, count: usize, offers: bool) -> Result<Vec<TcpStream>> {
+    (0..count)
+        .map(|_| Ok(wire::connect(process.address, offers)?.stream))
+        .collect()
 }
 
-fn echo_each(streams: &mut [TcpStream], exchange: &Exchange) -> Result<()> {
-    let mut response = vec![0; exchange.response.len()];
+/// One window on each connection, one after the other.
+fn echo_each(streams: &mut [TcpStream], window: &Window) -> Result<()> {
     for stream in streams {
-        stream.write_all(&exchange.request)?;
-        stream.read_exact(&mut response)?;
-        if response != exchange.response {
-            return Err("the answer is not what was sent".into());
+        stream.write_all(&window.request)?;
+        match &window.answer {
+            Answer::Bytes(answer) => {
+                let mut response = vec![0; answer.len()];
+                stream.read_exact(&mut response)?;
+                if response != *answer {
+                    return Err("the answer is not what was sent".into());
+                }
+            }
+            Answer::Frames(count) => {
+                let mut frames = FrameCounter::default();
+                let mut buffer = [0; 4096];
+                while frames.frames < *count || !frames.is_between_frames() {
+                    let count = stream.read(&mut buffer)?;
+                    if count == 0 {
+                        return Err("closed by the server".into());
+                    }
+                    frames.count(&buffer[..count])?;
+                }
+            }
         }
     }
     Ok(())

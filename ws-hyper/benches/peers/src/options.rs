@@ -52,6 +52,10 @@ pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Command> {
                 .ok_or(format!("{option}: a value is missing"))
         };
         match option.as_str() {
+            "--compression" => {
+                options.servers = Server::COMPRESSION.to_vec();
+                options.scenarios = Scenario::compression();
+            }
             "--servers" => options.servers = list(&value()?)?,
             "--scenarios" => options.scenarios = list(&value()?)?,
             "--rounds" => options.rounds = value()?.parse()?,

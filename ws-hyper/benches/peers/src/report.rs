@@ -73,12 +73,13 @@ impl fmt::Display for Report {
         }
         writeln!(
             out,
-            "{:<14}{:<21}{:>10}  {:>21}{:>8}{:>13}{:>7}{:>9}",
+            "{:<19}{:<21}{:>10}  {:>21}{:>8}{:>8}{:>13}{:>7}{:>9}",
             "scenario",
             "server",
             "median",
             "least .. greatest",
             "ratio",
+            "back",
             "per second",
             "busy",
             "held up"
@@ -94,7 +95,8 @@ impl fmt::Display for Report {
         }
         writeln!(
             out,
-            "\nns: server CPU time for each message; B: resident bytes for each connection"
+            "\nns: server CPU time for each message; B: resident bytes for each connection; \
+             back: bytes on the wire for each message"
         )?;
         for failure in &self.failures {
             writeln!(out, "failed: {failure}")?;
@@ -110,7 +112,7 @@ impl Cell {
         let least = self.costs.iter().copied().fold(f64::INFINITY, f64::min);
         let greatest = self.costs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let range = format!("{} .. {}", grouped(least), grouped(greatest));
-        write!(out, "{:<14}{:<21}", self.row, self.server.name())?;
+        write!(out, "{:<19}{:<21}", self.row, self.server.name())?;
         write!(out, "{:>10} {unit:<2} {range:>20}", grouped(cost))?;
         match base {
             Some(base) if base > 0.0 => write!(out, "{:>8.2}", cost / base)?,
@@ -125,7 +127,8 @@ impl Cell {
             let (busy, held_up) = (of(|speed| speed.busy), of(|speed| speed.held_up));
             write!(
                 out,
-                "{speed:>13}{:>5.0} %{:>7.0} %",
+                "{:>8}{speed:>13}{:>5.0} %{:>7.0} %",
+                grouped(of(|speed| speed.bytes_back)),
                 busy * 100.0,
                 held_up * 100.0
             )?;

@@ -3,6 +3,8 @@
 use std::{fmt, io, str::FromStr, thread};
 
 use tokio::{net::TcpListener, runtime};
+#[cfg(feature = "ours")]
+use ws_tower::Config;
 
 use crate::{Result, wire::Echo};
 
@@ -13,6 +15,10 @@ mod ours;
 mod raw;
 mod tokio_websockets;
 mod tungstenite;
+#[cfg(feature = "wtx")]
+mod wtx;
+#[cfg(feature = "yawc")]
+mod yawc;
 
 /// A server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,10 +31,22 @@ pub enum Server {
     Fastwebsockets,
     TokioWebsockets,
     Raw,
+    #[cfg(feature = "ours")]
+    OursPlain,
+    #[cfg(feature = "yawc")]
+    Yawc,
+    #[cfg(feature = "yawc")]
+    YawcFast,
+    #[cfg(feature = "yawc")]
+    YawcPooled,
+    #[cfg(feature = "wtx")]
+    Wtx,
+    #[cfg(feature = "wtx")]
+    WtxFast,
 }
 
 impl Server {
-    /// Those of this build.
+    /// Those that are compared without compression, of this build.
     pub const ALL: &[Self] = &[
         #[cfg(feature = "ours")]
         Self::Ours,
@@ -38,6 +56,25 @@ impl Server {
         Self::Fastwebsockets,
         Self::TokioWebsockets,
         Self::Raw,
+    ];
+
+    /// Those that are compared with compression, of this build.
+    pub const COMPRESSION: &[Self] = &[
+        #[cfg(feature = "ours")]
+        Self::Ours,
+        #[cfg(feature = "ours")]
+        Self::OursPlain,
+        Self::Tungstenite,
+        #[cfg(feature = "yawc")]
+        Self::Yawc,
+        #[cfg(feature = "yawc")]
+        Self::YawcFast,
+        #[cfg(feature = "yawc")]
+        Self::YawcPooled,
+        #[cfg(feature = "wtx")]
+        Self::Wtx,
+        #[cfg(feature = "wtx")]
+        Self::WtxFast,
     ];
 
     pub fn name(self) -> &'static str {
@@ -50,6 +87,18 @@ impl Server {
             Self::Fastwebsockets => "fastwebsockets",
             Self::TokioWebsockets => "tokio-websockets",
             Self::Raw => "raw",
+            #[cfg(feature = "ours")]
+            Self::OursPlain => "ours-plain",
+            #[cfg(feature = "yawc")]
+            Self::Yawc => "yawc",
+            #[cfg(feature = "yawc")]
+            Self::YawcFast => "yawc-fast",
+            #[cfg(feature = "yawc")]
+            Self::YawcPooled => "yawc-pooled",
+            #[cfg(feature = "wtx")]
+            Self::Wtx => "wtx",
+            #[cfg(feature = "wtx")]
+            Self::WtxFast => "wtx-fast",
         }
     }
 
@@ -65,7 +114,7 @@ impl FromStr for Server {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        let mut all = Self::ALL.iter().copied();
+        let mut all = Self::ALL.iter().chain(Self::COMPRESSION).copied();
         all.find(|server| server.name() == name)
             .ok_or_else(|| format!("this build has no server {name}"))
     }
@@ -91,13 +140,25 @@ pub fn run(server: Server) -> Result<()> {
         println!("{}", listener.local_addr()?);
         match server {
             #[cfg(feature = "ours")]
-            Server::Ours => ours::serve(listener).await,
+            Server::Ours => ours::serve(listener, Config::new()).await,
+            #[cfg(feature = "ours")]
+            Server::OursPlain => ours::serve(listener, Config::new().deflate(None)).await,
             Server::Axum => axum::serve(listener).await,
             Server::Tungstenite => tungstenite::serve(listener, tungstenite::echo).await,
             Server::TungsteniteForward => tungstenite::serve(listener, tungstenite::forward).await,
             Server::Fastwebsockets => fastwebsockets::serve(listener).await,
             Server::TokioWebsockets => tokio_websockets::serve(listener).await,
             Server::Raw => raw::serve(listener).await,
+            #[cfg(feature = "yawc")]
+            Server::Yawc => yawc::serve(listener, yawc::balanced()).await,
+            #[cfg(feature = "yawc")]
+            Server::YawcFast => yawc::serve(listener, yawc::fast()).await,
+            #[cfg(feature = "yawc")]
+            Server::YawcPooled => yawc::serve(listener, yawc::pooled()).await,
+            #[cfg(feature = "wtx")]
+            Server::Wtx => wtx::serve(listener, wtx::default).await,
+            #[cfg(feature = "wtx")]
+            Server::WtxFast => wtx::serve(listener, wtx::fast).await,
         }
     })
 }

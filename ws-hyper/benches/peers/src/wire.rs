@@ -6,7 +6,9 @@ use std::{
     time::Duration,
 };
 
-use crate::Result;
+use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
+
+use crate::{Result, json, scenario::Payload};
 
 /// The path on which the servers echo.
 pub const PATH: &str = "/echo";
@@ -17,6 +19,15 @@ pub const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 /// How long a server may be silent before it counts as stuck.
 pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What every browser offers (RFC 7692 §7.1).
+const OFFER: &str = "permessage-deflate; client_max_window_bits";
+
+/// The least window that reaches back over a whole message, with what zlib keeps of it for itself.
+const LEAST_WINDOW_BITS: u8 = 11;
+
+/// What a flush ends with, and what is not sent (RFC 7692 §7.2.1).
+const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 
 /// The kind of message that is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,50 +45,145 @@ pub enum Echo {
     Bytes,
 }
 
-/// A window of messages and the answer to it.
+/// Windows of messages, and the answers to them. A connection sends one after the other.
 pub struct Exchange {
+    /// In each window.
     pub messages: usize,
+    pub windows: Vec<Window>,
+}
+
+/// Some messages, and the answer to them.
+pub struct Window {
     pub request: Vec<u8>,
-    pub response: Vec<u8>,
+    pub answer: Answer,
+}
+
+/// What comes back for a window.
+pub enum Answer {
+    /// These bytes.
+    Bytes(Vec<u8>),
+    /// So many frames: how a message is compressed depends on those before it.
+    Frames(usize),
 }
 
 impl Exchange {
-    pub fn new(messages: usize, payload: usize, kind: Kind, echo: Echo) -> Self {
-        let mut request = Vec::new();
-        let mut response = Vec::new();
-        for message in 0..messages {
-            // No two messages in a row are equal, so a lost or doubled one is seen.
-            let payload: Vec<u8> = (message..message + payload)
-                .map(|index| b' ' + u8::try_from(index % 95).expect("95 printable characters"))
-                .collect();
-            let masking_key = [0x37, 0xfa, 0x21, 0x3d];
-            push_frame(&mut request, kind, Some(masking_key), &payload);
-            if echo == Echo::Messages {
-                push_frame(&mut response, kind, None, &payload);
-            }
-        }
-        if echo == Echo::Bytes {
-            response.clone_from(&request);
-        }
-        Self {
-            messages,
-            request,
-            response,
-        }
+    /// `compressed`: the server has agreed on compression.
+    pub fn new(
+        messages: usize,
+        payload: Payload,
+        kind: Kind,
+        echo: Echo,
+        compressed: bool,
+    ) -> Result<Self> {
+        let windows = match payload {
+            Payload::Bytes(_) => 1,
+            // All messages, as often as it takes until a window begins with the first again.
+            Payload::Json => json::MESSAGES / messages.clamp(1, 8),
+        };
+        let windows = (0..windows)
+            .map(|window| {
+                let mut request = Vec::new();
+                let mut response = Vec::new();
+                for message in 0..messages {
+                    let payload: Vec<u8> = match payload {
+                        // No two messages in a row are equal, so a lost or doubled one is seen.
+                        Payload::Bytes(len) => (message..message + len)
+                            .map(|index| {
+                                b' ' + u8::try_from(index % 95).expect("95 printable characters")
+                            })
+                            .collect(),
+                        Payload::Json => {
+                            json::message((window * messages + message) % json::MESSAGES)
+                        }
+                    };
+                    let masking_key = Some([0x37, 0xfa, 0x21, 0x3d]);
+                    if compressed {
+                        push_frame(&mut request, kind, RSV1, masking_key, &deflate(&payload)?);
+                        continue;
+                    }
+                    push_frame(&mut request, kind, 0, masking_key, &payload);
+                    if echo == Echo::Messages {
+                        push_frame(&mut response, kind, 0, None, &payload);
+                    }
+                }
+                if echo == Echo::Bytes {
+                    response.clone_from(&request);
+                }
+                let answer = if compressed {
+                    Answer::Frames(messages)
+                } else {
+                    Answer::Bytes(response)
+                };
+                Ok(Window { request, answer })
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self { messages, windows })
     }
 }
 
-/// Opens a WebSocket; every byte after the head of the response is still in the returned stream.
-pub fn connect(address: SocketAddr) -> Result<TcpStream> {
+/// Counts the frames that come, cut anywhere, and looks at nothing but their headers.
+#[derive(Default)]
+pub struct FrameCounter {
+    header: Vec<u8>,
+    /// Bytes of the payload that have not come yet.
+    missing: usize,
+    pub frames: usize,
+}
+
+impl FrameCounter {
+    pub fn count(&mut self, mut bytes: &[u8]) -> Result<()> {
+        loop {
+            let payload = self.missing.min(bytes.len());
+            (self.missing, bytes) = (self.missing - payload, &bytes[payload..]);
+            let Some((&byte, rest)) = bytes.split_first() else {
+                return Ok(());
+            };
+            bytes = rest;
+            self.header.push(byte);
+            self.missing = match self.header[..] {
+                [first, ..] if !matches!(first & !RSV1, 0x81 | 0x82) => {
+                    return Err("a frame that is not a message".into());
+                }
+                [_, len @ ..=125] => len.into(),
+                [_, 126, high, low] => u16::from_be_bytes([high, low]).into(),
+                [_, 127, ..] => return Err("a frame that is too long".into()),
+                _ => continue,
+            };
+            self.header.clear();
+            self.frames += 1;
+        }
+    }
+
+    /// Whether the last frame has come whole.
+    pub fn is_between_frames(&self) -> bool {
+        self.missing == 0 && self.header.is_empty()
+    }
+}
+
+/// An open WebSocket; every byte after the head of the response is still in the stream.
+pub struct Opened {
+    pub stream: TcpStream,
+    /// Whether the server has agreed on compression.
+    pub compressed: bool,
+}
+
+/// Opens a WebSocket, and offers compression or does not.
+pub fn connect(address: SocketAddr, offers: bool) -> Result<Opened> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
+    let extensions = if offers {
+        format!("Sec-WebSocket-Extensions: {OFFER}\r\n")
+    } else {
+        String::new()
+    };
     // One write: `raw` takes the first read for the whole request.
     let request = format!(
         "GET {PATH} HTTP/1.1\r\n\
          Host: {address}\r\n\
          Connection: Upgrade\r\n\
          Upgrade: websocket\r\n\
+         {extensions}\
          Sec-WebSocket-Version: 13\r\n\
          Sec-WebSocket-Key: {KEY}\r\n\r\n"
     );
@@ -99,15 +205,86 @@ pub fn connect(address: SocketAddr) -> Result<TcpStream> {
         )
         .into());
     }
-    Ok(stream)
+    let compressed = head.contains("permessage-deflate");
+    if let Some((_, bits)) = head.split_once("client_max_window_bits=") {
+        let digits = bits.trim_start_matches(|char: char| char.is_ascii_digit());
+        let bits: u8 = bits[..bits.len() - digits.len()].parse()?;
+        if bits < LEAST_WINDOW_BITS {
+            return Err("it wants a window that is smaller than a message".into());
+        }
+    }
+    Ok(Opened { stream, compressed })
 }
 
+/// Sends each of the JSON messages once, one by one, and inflates what comes back: proof that the
+/// server compresses, and that what is only counted later is what was sent.
+pub fn prove(stream: &mut TcpStream, kind: Kind) -> Result<()> {
+    // What keeps its window reads what was compressed without one, too.
+    let mut inflater = Decompress::new(false);
+    for number in 0..json::MESSAGES {
+        let message = json::message(number);
+        let mut request = Vec::new();
+        let masking_key = Some([0x37, 0xfa, 0x21, 0x3d]);
+        push_frame(&mut request, kind, RSV1, masking_key, &deflate(&message)?);
+        stream.write_all(&request)?;
+        let mut head = [0; 2];
+        stream.read_exact(&mut head)?;
+        let len = match head[1] {
+            126 => {
+                let mut len = [0; 2];
+                stream.read_exact(&mut len)?;
+                u16::from_be_bytes(len).into()
+            }
+            len => usize::from(len),
+        };
+        let mut payload = vec![0; len];
+        stream.read_exact(&mut payload)?;
+        if head[0] & RSV1 == 0 {
+            return Err("the answer is not compressed".into());
+        }
+        payload.extend_from_slice(&TAIL);
+        let mut inflated = Vec::with_capacity(message.len() + 64);
+        inflater.decompress_vec(&payload, &mut inflated, FlushDecompress::Sync)?;
+        if inflated != message {
+            return Err("the answer is not what was sent".into());
+        }
+    }
+    Ok(())
+}
+
+/// A message by itself, as a browser compresses it that keeps no window.
+fn deflate(message: &[u8]) -> Result<Vec<u8>> {
+    let mut payload = Vec::with_capacity(message.len() + 64);
+    Compress::new(Compression::default(), false).compress_vec(
+        message,
+        &mut payload,
+        FlushCompress::Sync,
+    )?;
+    let len = payload.len() - TAIL.len();
+    if payload[len..] != TAIL {
+        return Err("zlib did not flush".into());
+    }
+    payload.truncate(len);
+    Ok(payload)
+}
+
+/// RFC 7692 §6: the message is compressed.
+const RSV1: u8 = 0x40;
+
 /// RFC 6455 §5.2: FIN and the opcode, the length in its shortest form, the key, the payload.
-fn push_frame(bytes: &mut Vec<u8>, kind: Kind, masking_key: Option<[u8; 4]>, payload: &[u8]) {
-    bytes.push(match kind {
-        Kind::Text => 0x81,
-        Kind::Binary => 0x82,
-    });
+fn push_frame(
+    bytes: &mut Vec<u8>,
+    kind: Kind,
+    rsv1: u8,
+    masking_key: Option<[u8; 4]>,
+    payload: &[u8],
+) {
+    bytes.push(
+        rsv1 | match kind {
+            Kind::Text => 0x81,
+            Kind::Binary => 0x82,
+        },
+    );
     let mask_bit = if masking_key.is_some() { 0x80 } else { 0 };
     if let Ok(len @ ..126) = u8::try_from(payload.len()) {
         bytes.push(mask_bit | len);

@@ -221,3 +221,6 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for SocketIo<Io> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
