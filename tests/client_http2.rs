@@ -634,11 +634,9 @@ mod served {
         socket.send(format!("{:?}", request.version())).await
     }
 
-    fn refuse(request: &mut Request<()>) -> Result<(), Response<String>> {
+    fn refuse(request: &mut Request<()>) -> Result<(), (http::StatusCode, &'static str)> {
         if request.headers().contains_key("x-stranger") {
-            let mut response = Response::new("no strangers".to_owned());
-            *response.status_mut() = http::StatusCode::FORBIDDEN;
-            return Err(response);
+            return Err((http::StatusCode::FORBIDDEN, "no strangers"));
         }
         Ok(())
     }
@@ -646,7 +644,7 @@ mod served {
     fn messages() -> Vec<Message> {
         let text = "κόσμε and the rest of the world. ";
         let mut messages = Vec::new();
-        for size in [0, 1, 125, 126, 65_535, 65_536, 2 << 20] {
+        for size in [0, 1, 125, 126, 65_535, 65_536, 500_000] {
             messages.push(Message::binary(vec![7; size]));
             messages.push(Message::text(text.repeat(size / text.len())));
         }
@@ -758,7 +756,7 @@ mod served {
             assert!(answer.starts_with("permessage-deflate"), "{answer}");
             let says_no = answer.contains("server_no_context_takeover");
             assert_eq!(says_no, takeover == Takeover::Forbidden, "{answer}");
-            for _ in 0..3 {
+            for _ in 0..2 {
                 for message in messages() {
                     echoes(&mut socket, message).await;
                 }
