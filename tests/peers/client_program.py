@@ -157,6 +157,24 @@ def the_end_of_a_pipe_waits_for_answers_that_are_due_and_for_no_others(server):
 
 
 @test
+def the_end_of_a_pipe_does_not_wait_for_ever(_server):
+    def drip(stream):
+        stream.settimeout(0.1)
+        while True:
+            with contextlib.suppress(TimeoutError):
+                if stream.recv(1000)[:1] == b"\x88":
+                    break
+            stream.sendall(frame(0x81, b"drip"))
+        stream.sendall(frame(0x88, b"\x03\xe8"))
+
+    start = time.monotonic()
+    with saying(then=drip) as url:
+        out, err, status = run(url, typed="enough\n")
+    assert (set(out.split("\n")), err, status) == ({"drip", ""}, "closed 1000 (clean)\n", 0), (out, err, status)
+    assert 9 < time.monotonic() - start < 15
+
+
+@test
 def each_line_is_handled_at_once(server):
     client = Client(f"{server}/echo")
     client.type("warm\n")
