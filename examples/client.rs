@@ -1,22 +1,31 @@
 //! A client at the command line: `cargo run --release --example client -- URL`
 //!
 //! Every line of standard input is sent as a text, every message received is printed as a line.
-//! Control-C or the end of the input closes with 1000. How it ended is the last line on standard
+//! Control-C or the end of the input closes with 1000; the end of a pipe as soon as the server, which
+//! may still have to answer, is silent for half a second. How it ended is the last line on standard
 //! error: `closed CODE REASON (clean|unclean): cause`, or `refused STATUS: cause`. The exit status
 //! is 0 after a clean close, and 1 otherwise.
+//!
+//! With `--blocking` it is a client of `ws-core` alone, on `std::net` and a thread.
 
 #[path = "client/autobahn.rs"]
 mod autobahn;
+#[path = "client/blocking.rs"]
+mod blocking;
 #[path = "client/options.rs"]
 mod options;
 #[path = "client/terminal.rs"]
 mod terminal;
 
-use std::process::ExitCode;
+use std::{error::Error, process::ExitCode};
 
-use tokio::signal;
+use tokio::{
+    signal,
+    sync::Notify,
+    time::{Instant, timeout},
+};
 use ws_examples::Failure;
-use ws_tower::{CloseCode, CloseFrame, Receiver, Sender};
+use ws_tower::{CloseCode, CloseFrame, Receiver, Sender, ws_core::handshake::client::Refusal};
 
 use options::Options;
 use terminal::Terminal;
@@ -24,14 +33,23 @@ use terminal::Terminal;
 #[tokio::main]
 async fn main() -> Result<ExitCode, Failure> {
     let options = Options::from_env()?;
-    if options.autobahn {
-        return autobahn::run(&options).await;
+    match (options.blocking, options.autobahn) {
+        (false, false) => run(&options).await,
+        (false, true) => autobahn::run(&options).await,
+        (true, false) => blocking::run(&options).await,
+        (true, true) => autobahn::run_blocking(&options),
     }
+}
+
+async fn run(options: &Options) -> Result<ExitCode, Failure> {
     let connector = options.connector()?;
     let socket = tokio::select! {
         connected = connector.connect(&options.url) => match connected {
             Ok((socket, _)) => socket,
-            Err(error) => return Ok(terminal::refused(&error)),
+            Err(error) => {
+                let status = error.refusal().map(Refusal::status);
+                return Ok(terminal::refused(status, &error));
+            }
         },
         _ = signal::ctrl_c() => return Ok(ExitCode::FAILURE),
     };
@@ -41,32 +59,52 @@ async fn main() -> Result<ExitCode, Failure> {
     let input = tokio::spawn(send(sender.clone(), terminal));
     receive(receiver, terminal).await;
     input.abort();
-    Ok(terminal::closed(&sender.closed().await))
+    let closed = sender.closed().await;
+    let cause = closed.cause().map(|cause| cause as &dyn Error);
+    Ok(terminal::closed(
+        closed.received(),
+        closed.is_clean(),
+        cause,
+    ))
 }
+
+/// A message has been received.
+static HEARD: Notify = Notify::const_new();
 
 /// Sends lines, until there are no more of them or the user has had enough.
 async fn send(sender: Sender, terminal: Terminal) {
-    let mut lines = terminal.lines();
-    let interrupted = signal::ctrl_c();
-    tokio::pin!(interrupted);
-    loop {
-        let sent = async {
-            match lines.recv().await {
-                Some(line) => sender.send(line).await.is_ok(),
-                None => false,
+    let all_said = async {
+        let mut lines = terminal.lines();
+        let mut is_answer_due = false;
+        while let Some(line) = lines.recv().await {
+            if sender.send(line).await.is_err() {
+                return;
             }
-        };
-        tokio::select! {
-            goes_on = sent => if !goes_on { break },
-            _ = &mut interrupted => break,
+            is_answer_due = terminal.is_piped;
         }
+        if is_answer_due {
+            silence().await;
+        }
+    };
+    tokio::select! {
+        () = all_said => {}
+        _ = signal::ctrl_c() => {}
     }
     sender.close(CloseFrame::from(CloseCode::NORMAL)).await;
+}
+
+/// Waits until the server has nothing more to say.
+async fn silence() {
+    let ended = Instant::now();
+    while timeout(terminal::SILENCE, HEARD.notified()).await.is_ok()
+        && ended.elapsed() < terminal::PATIENCE
+    {}
 }
 
 /// Prints messages, to the end. How it ended, the socket tells afterwards.
 async fn receive(mut receiver: Receiver, terminal: Terminal) {
     while let Some(Ok(message)) = receiver.recv().await {
+        HEARD.notify_one();
         if terminal.print(&message).is_err() {
             // Nobody reads any more.
             return;

@@ -520,3 +520,271 @@ async fn alpn_decides_over_tls() {
         assert_eq!(multiplexed.is_ok(), version == http::Version::HTTP_2);
     }
 }
+
+/// A server that knows HTTP/2 but no WebSockets over it, and HTTP/1.1 on the same port.
+#[tokio::test]
+async fn a_server_without_extended_connect_is_asked_over_http1() {
+    let connections = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&connections);
+    let address = visited(move |io: TcpStream| {
+        count.fetch_add(1, Ordering::SeqCst);
+        async move {
+            let mut start = [0; 3];
+            while io.peek(&mut start).await.unwrap() < start.len() {}
+            if &start == b"PRI" {
+                let server = Server {
+                    without_extended_connect: true,
+                    ..Server::default()
+                };
+                server.serve(io).await;
+            } else {
+                let mut visit = Visit::of(io).await.unwrap();
+                visit.open(b"\x81\x02h1").await;
+                visit.rest().await;
+            }
+        }
+    })
+    .await;
+    let start = Instant::now();
+    let connector = Connector::new().prefer_http2();
+    let connecting = connector.connect(format!("ws://{address}/"));
+    let (mut socket, response) = within(connecting).await.unwrap();
+    assert_eq!(response.version(), http::Version::HTTP_11);
+    hears(&mut socket, "h1").await;
+    assert_eq!(connections.load(Ordering::SeqCst), 2);
+    assert!(start.elapsed() < Duration::from_secs(1));
+}
+
+/// The client against `ws_hyper::serve`.
+mod served {
+    use tokio::sync::oneshot;
+    use ws_core::{Deflate, deflate::Takeover};
+    use ws_hyper::{serve, server};
+    use ws_tower::{Tracker, WebSocketLayer};
+
+    use super::*;
+
+    struct Site {
+        address: String,
+        tls: Tls,
+        tracker: Tracker,
+        stop: oneshot::Sender<()>,
+    }
+
+    impl Site {
+        async fn start(is_tls: bool, is_http1_only: bool) -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let identity = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+            let pem = identity.cert.pem();
+            let tracker = Tracker::new();
+            let layer = WebSocketLayer::new()
+                .config(Config::new().max_message_size(4 << 20))
+                .subprotocols(["chat.v2", "chat"])
+                .guard(refuse)
+                .route("/echo", echo)
+                .route("/version", version);
+            let mut serving = serve(listener, layer.into_service()).tracker(tracker.clone());
+            if is_tls {
+                let key = identity.signing_key.serialize_pem();
+                serving = serving.tls(server::Tls::from_pem(&pem, key).unwrap());
+            }
+            if is_http1_only {
+                serving = serving.http1_only();
+            }
+            let (stop, stopped) = oneshot::channel::<()>();
+            let stopped = async move {
+                let _ = stopped.await;
+            };
+            let serving = serving.with_graceful_shutdown(stopped, Duration::from_secs(5));
+            tokio::spawn(serving.into_future());
+            let scheme = if is_tls { "wss" } else { "ws" };
+            Self {
+                address: format!("{scheme}://localhost:{port}"),
+                tls: Tls::roots_from_pem(pem.as_bytes()).unwrap(),
+                tracker,
+                stop,
+            }
+        }
+
+        fn at(&self, path: &str) -> String {
+            format!("{}{path}", self.address)
+        }
+
+        fn connector(&self) -> Connector {
+            Connector::new()
+                .config(large())
+                .tls(self.tls.clone())
+                .prefer_http2()
+        }
+    }
+
+    fn large() -> Config {
+        Config::new().max_message_size(4 << 20)
+    }
+
+    async fn echo(mut socket: WebSocket) -> Result<(), Error> {
+        while let Some(message) = socket.recv().await {
+            socket.send(message?).await?;
+        }
+        Ok(())
+    }
+
+    async fn version(socket: WebSocket, request: Request<()>) -> Result<(), Error> {
+        socket.send(format!("{:?}", request.version())).await
+    }
+
+    fn refuse(request: &mut Request<()>) -> Result<(), (http::StatusCode, &'static str)> {
+        if request.headers().contains_key("x-stranger") {
+            return Err((http::StatusCode::FORBIDDEN, "no strangers"));
+        }
+        Ok(())
+    }
+
+    fn messages() -> Vec<Message> {
+        let text = "κόσμε and the rest of the world. ";
+        let mut messages = Vec::new();
+        for size in [0, 1, 125, 126, 65_535, 65_536, 500_000] {
+            messages.push(Message::binary(vec![7; size]));
+            messages.push(Message::text(text.repeat(size / text.len())));
+        }
+        messages
+    }
+
+    #[tokio::test]
+    async fn a_socket_of_ours_is_the_same_over_http2_and_tls() {
+        for is_tls in [false, true] {
+            let site = Site::start(is_tls, false).await;
+            let connector = site.connector().subprotocol("chat").subprotocol("chat.v2");
+            let connecting = connector.connect(site.at("/version"));
+            let (mut socket, response) = within(connecting).await.unwrap();
+            assert_eq!(response.status(), 200);
+            assert_eq!(response.version(), http::Version::HTTP_2);
+            hears(&mut socket, "HTTP/2.0").await;
+            assert!(within(socket.recv()).await.is_none());
+            assert!(within(socket.closed()).await.is_clean());
+
+            let (mut socket, _) = within(connector.connect(site.at("/echo"))).await.unwrap();
+            assert_eq!(socket.subprotocol(), Some("chat.v2"));
+            for message in messages() {
+                echoes(&mut socket, message).await;
+            }
+            assert!(within(socket.ping()).await.unwrap() > Duration::ZERO);
+            assert!(within(socket.close(None)).await.is_clean());
+
+            let stranger = connector.header("x-stranger", "yes");
+            let error = within(stranger.connect(site.at("/echo")))
+                .await
+                .unwrap_err();
+            let refusal = error.refusal().unwrap();
+            assert_eq!(
+                (refusal.status().as_u16(), &refusal.body()[..]),
+                (403, &b"no strangers"[..])
+            );
+            let connector = site.connector();
+            let error = within(connector.connect(site.at("/nowhere")))
+                .await
+                .unwrap_err();
+            assert_eq!(error.refusal().unwrap().status(), 404);
+            until(|| site.tracker.is_empty()).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn many_sockets_of_ours_share_one_connection_and_end_with_the_server() {
+        for is_tls in [false, true] {
+            let site = Site::start(is_tls, false).await;
+            let connector = site.connector();
+            let connection = within(connector.connect_http2(site.at("/echo")))
+                .await
+                .unwrap();
+            let mut sockets = Vec::new();
+            for _ in 0..50 {
+                sockets.push(within(connection.open("")).await.unwrap().0);
+            }
+            assert_eq!(site.tracker.len(), 50);
+            for (number, socket) in sockets.iter_mut().enumerate() {
+                echoes(socket, number.to_string()).await;
+                echoes(socket, vec![7; 100_000]).await;
+            }
+            // All of them at once, each with many in flight.
+            let mut tasks = Vec::new();
+            for (number, socket) in sockets.into_iter().enumerate() {
+                tasks.push(tokio::spawn(async move {
+                    let (sender, mut receiver) = socket.split();
+                    for count in 0..200 {
+                        sender.send(format!("{number} {count}")).await.unwrap();
+                    }
+                    for count in 0..200 {
+                        let message = receiver.recv().await.unwrap().unwrap();
+                        assert_eq!(message, Message::text(format!("{number} {count}")));
+                    }
+                    (sender, receiver)
+                }));
+            }
+            let mut halves = Vec::new();
+            for task in tasks {
+                halves.push(within(task).await.unwrap());
+            }
+            site.stop.send(()).unwrap();
+            for (_, mut receiver) in halves {
+                assert!(within(receiver.recv()).await.is_none());
+                let closed = within(receiver.closed()).await;
+                let code = closed.received().and_then(ws_core::Close::code);
+                assert_eq!(code, Some(CloseCode::GOING_AWAY), "{closed}");
+                assert!(closed.is_clean(), "{closed}");
+            }
+            until(|| !connection.is_open()).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn messages_are_compressed_over_http2() {
+        let site = Site::start(false, false).await;
+        for takeover in [Takeover::Allowed, Takeover::Forbidden] {
+            let deflate = Deflate::new()
+                .required()
+                .threshold(0)
+                .own_takeover(takeover)
+                .peer_takeover(takeover);
+            let connector = site.connector().config(large().deflate(deflate));
+            let (mut socket, response) = within(connector.connect(site.at("/echo"))).await.unwrap();
+            assert_eq!(response.version(), http::Version::HTTP_2);
+            let answer = response.headers()["sec-websocket-extensions"]
+                .to_str()
+                .unwrap();
+            assert!(answer.starts_with("permessage-deflate"), "{answer}");
+            let says_no = answer.contains("server_no_context_takeover");
+            assert_eq!(says_no, takeover == Takeover::Forbidden, "{answer}");
+            for _ in 0..2 {
+                for message in messages() {
+                    echoes(&mut socket, message).await;
+                }
+            }
+            assert!(within(socket.close(None)).await.is_clean());
+        }
+        let plain = site.connector().config(large().deflate(None));
+        let (mut socket, response) = within(plain.connect(site.at("/echo"))).await.unwrap();
+        assert!(!response.headers().contains_key("sec-websocket-extensions"));
+        echoes(&mut socket, "as it is").await;
+    }
+
+    #[tokio::test]
+    async fn a_server_of_ours_without_http2_is_asked_over_http1() {
+        for is_tls in [false, true] {
+            let site = Site::start(is_tls, true).await;
+            let connector = site.connector();
+            let connecting = connector.connect(site.at("/version"));
+            let (mut socket, response) = within(connecting).await.unwrap();
+            assert_eq!(response.status(), 101);
+            hears(&mut socket, "HTTP/1.1").await;
+            match within(connector.connect_http2(site.at("/echo")))
+                .await
+                .unwrap_err()
+            {
+                ConnectError::Http(error) => assert_eq!(error.kind(), HttpErrorKind::NoHttp2),
+                error => panic!("{error:?}"),
+            }
+        }
+    }
+}

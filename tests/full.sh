@@ -21,7 +21,8 @@
 #
 # Variables
 #     FULL_MAY_SKIP     parts that may be unable to run, as on the command line; 'all' for every one
-#     FULL_AUTOBAHN     'ci' for the shorter of Autobahn's compression cases only (default: full)
+#     FULL_AUTOBAHN     'ci' for the shorter of Autobahn's compression cases only, 'full' for all of
+#                       them (default: full, and ci for the blocking client)
 #     FULL_OUT          directory for logs, reports and screenshots (default: full/ in Cargo's
 #                       target directory, emptied first)
 #     CHROMIUM          the browser (default: chromium from the PATH, else Debian's package)
@@ -41,19 +42,26 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # NAME FUNCTION ARGUMENTS...  The parts, in the order in which they run.
 # autobahn PROFILE EXAMPLE PATH ARGUMENTS...: an example that is a server; the suite's largest
 #     message is 16 MiB.  The profile is 'plain' for no compression cases, 'ci' for the short ones,
-#     'deflate' for what FULL_AUTOBAHN says.
+#     'deflate' for what FULL_AUTOBAHN says, else all; 'brief' for the same, else the short ones.
 # autobahn_client PROFILE EXAMPLE ARGUMENTS...: an example that is a client; 'URL' among its
 #     arguments is the address to connect to.
 # interop EXPECTED EXAMPLE PATH ARGUMENTS...: an example that is an echo server; 'deflate' if it has
 #     to compress, else 'none'.
+# interop_client: the clients against servers of other hands.
+# program EXAMPLE OPTIONS...: the client at the command line, as whoever types at it sees it.
 # proxied PROXY PACKAGE: the tests through that proxy.
 parts=(
   "autobahn:load_target autobahn deflate load_target / echo --max-message-size 16777216"
   "autobahn:tls autobahn plain load_target / echo --tls --max-message-size 16777216"
   "autobahn:engine autobahn ci engine /"
   "autobahn:axum autobahn plain axum /echo"
+  "autobahn:client autobahn_client deflate client URL --autobahn"
+  "autobahn:blocking autobahn_client brief client URL --autobahn --blocking"
   "browser browser showcase"
   "interop:load_target interop deflate load_target / echo"
+  "interop:client interop_client"
+  "program:client program client"
+  "program:blocking program client --blocking"
   "http2:plain http2 http"
   "http2:tls http2 https --tls"
   "proxies:nginx proxied nginx nginx"
@@ -94,8 +102,14 @@ autobahn_client() {
   ((rc == 0)) || return 1
 }
 
-# 'deflate' is what FULL_AUTOBAHN says.
-autobahn_profile() { [[ "$1" == deflate ]] && echo "${FULL_AUTOBAHN:-full}" || echo "$1"; }
+# 'deflate' and 'brief' are what FULL_AUTOBAHN says, if it does.
+autobahn_profile() {
+  case $1 in
+    deflate) echo "${FULL_AUTOBAHN:-full}" ;;
+    brief) echo "${FULL_AUTOBAHN:-ci}" ;;
+    *) echo "$1" ;;
+  esac
+}
 
 # Shows the report, and sets $why.
 autobahn_verdict() {
@@ -123,6 +137,23 @@ interop() {
   done
   end_server || return
   ((failed == 0)) || return 1
+}
+
+interop_client() {
+  need_peers || return
+  ignored_tests client_interop ''
+}
+
+program() {
+  local example=$1 report=$out/${name/:/-}.log rc=0
+  shift
+  need_peers || return
+  need_command openssl openssl || return
+  build "$example" || return
+  in_group timeout -k 10 300 "$venv/bin/python" tests/peers/client_program.py "$program" "$@" >"$report" 2>&1 || rc=$?
+  cat "$report"
+  why="$(last_line "$report")"
+  ((rc == 0)) || { why="status $rc, $why; see $report"; return 1; }
 }
 
 proxied() {

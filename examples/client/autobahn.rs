@@ -2,29 +2,44 @@
 
 use std::{env, process::ExitCode};
 
+use ws_core::blocking;
 use ws_examples::Failure;
-use ws_tower::WebSocket;
+use ws_tower::{Message, WebSocket};
 
 use crate::options::Options;
 
 pub(crate) async fn run(options: &Options) -> Result<ExitCode, Failure> {
     let connector = options.connector()?;
-    let base = options.url.trim_end_matches('/');
-    let agent = env::var("AUTOBAHN_AGENT").unwrap_or_else(|_| "ws-hyper".to_owned());
-
-    let (mut socket, _) = connector.connect(format!("{base}/getCaseCount")).await?;
-    let count = match socket.recv().await {
-        Some(message) => message?,
-        None => return Err(Failure::new("the suite does not say how many cases it has")),
-    };
-    let count: u32 = count.as_text().unwrap_or_default().trim().parse()?;
+    let suite = Suite::new(options);
+    let (mut socket, _) = connector.connect(suite.count()).await?;
+    let count = cases(socket.recv().await.transpose()?)?;
     drop(socket);
 
     let mut exit = ExitCode::SUCCESS;
     for case in 1..=count {
-        let address = format!("{base}/runCase?case={case}&agent={agent}");
-        match connector.connect(address).await {
+        match connector.connect(suite.case(case)).await {
             Ok((socket, _)) => echo(socket).await,
+            Err(error) => {
+                eprintln!("case {case}: {error}");
+                exit = ExitCode::FAILURE;
+            }
+        }
+    }
+    eprintln!("{count} cases done");
+    Ok(exit)
+}
+
+pub(crate) fn run_blocking(options: &Options) -> Result<ExitCode, Failure> {
+    let connector = options.blocking_connector()?;
+    let suite = Suite::new(options);
+    let (mut socket, _) = connector.connect(suite.count())?;
+    let count = cases(socket.recv().transpose()?)?;
+    drop(socket);
+
+    let mut exit = ExitCode::SUCCESS;
+    for case in 1..=count {
+        match connector.connect(suite.case(case)) {
+            Ok((socket, _)) => echo_blocking(socket),
             Err(error) => {
                 eprintln!("case {case}: {error}");
                 exit = ExitCode::FAILURE;
@@ -43,4 +58,43 @@ async fn echo(mut socket: WebSocket) {
         }
     }
     socket.closed().await;
+}
+
+fn echo_blocking(mut socket: blocking::WebSocket) {
+    while let Some(Ok(message)) = socket.recv() {
+        if socket.send(message).is_err() {
+            break;
+        }
+    }
+    socket.close(None);
+}
+
+/// Where the suite is.
+struct Suite<'a> {
+    base: &'a str,
+    agent: String,
+}
+
+impl<'a> Suite<'a> {
+    fn new(options: &'a Options) -> Self {
+        Self {
+            base: options.url.trim_end_matches('/'),
+            agent: env::var("AUTOBAHN_AGENT").unwrap_or_else(|_| "ws-hyper".to_owned()),
+        }
+    }
+
+    fn count(&self) -> String {
+        format!("{}/getCaseCount", self.base)
+    }
+
+    fn case(&self, number: u32) -> String {
+        format!("{}/runCase?case={number}&agent={}", self.base, self.agent)
+    }
+}
+
+fn cases(message: Option<Message>) -> Result<u32, Failure> {
+    let missing = || Failure::new("the suite does not say how many cases it has");
+    let message = message.ok_or_else(missing)?;
+    let count = message.as_text().ok_or_else(missing)?;
+    Ok(count.trim().parse()?)
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use http::{HeaderName, HeaderValue, header::ORIGIN};
+use ws_core::blocking;
 use ws_examples::{Arguments, Failure};
 use ws_hyper::{
     Connector,
@@ -10,13 +12,18 @@ use ws_hyper::{
 use ws_tower::Config;
 
 const USAGE: &str = "client URL [--header 'K: V']... [--subprotocol P]... [--origin O] \
-    [--proxy URL] [--http2] [--insecure] [--timeout SECONDS] [--autobahn]";
+    [--proxy URL] [--http2] [--insecure] [--timeout SECONDS] [--blocking] [--autobahn]";
 
 /// What is asked for.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 pub(crate) struct Options {
     pub(crate) url: String,
     pub(crate) autobahn: bool,
+    pub(crate) blocking: bool,
     headers: Vec<String>,
     subprotocols: Vec<String>,
     origin: Option<String>,
@@ -38,6 +45,7 @@ impl Options {
             insecure: arguments.flag("--insecure"),
             timeout: arguments.value("--timeout")?,
             autobahn: arguments.flag("--autobahn"),
+            blocking: arguments.flag("--blocking"),
             // Last: it may stand before, between or behind the others.
             url: arguments.word().unwrap_or_default(),
         };
@@ -50,19 +58,9 @@ impl Options {
 
     /// What connects as is asked for.
     pub(crate) fn connector(&self) -> Result<Connector, Failure> {
-        // Autobahn sends up to 16 MiB.
-        let mut config = Config::new().max_message_size(64 << 20);
-        if let Some(seconds) = self.timeout {
-            let timeout = Duration::try_from_secs_f64(seconds)
-                .map_err(|error| Failure::new(format!("--timeout {seconds}: {error}")))?;
-            config = config.handshake_timeout(timeout);
-        }
-        let mut connector = Connector::new().config(config);
-        for header in &self.headers {
-            let (name, value) = header.split_once(':').ok_or_else(|| {
-                Failure::new(format!("--header is `name: value`, not `{header}`"))
-            })?;
-            connector = connector.header(name.trim(), value.trim());
+        let mut connector = Connector::new().config(self.config()?);
+        for (name, value) in self.headers()? {
+            connector = connector.header(name, value);
         }
         for subprotocol in &self.subprotocols {
             connector = connector.subprotocol(subprotocol.as_str());
@@ -80,5 +78,52 @@ impl Options {
             connector = connector.prefer_http2();
         }
         Ok(connector)
+    }
+
+    /// The same without a runtime. It has fewer ways to a server.
+    pub(crate) fn blocking_connector(&self) -> Result<blocking::Connector, Failure> {
+        let absent = [("--proxy", self.proxy.is_some()), ("--http2", self.http2)];
+        if let Some((option, _)) = absent.iter().find(|(_, is_there)| *is_there) {
+            let text = format!("the blocking client has no {option}: leave out --blocking");
+            return Err(Failure::new(text));
+        }
+        // One thread sends and receives: what comes while a line waits for room has to fit.
+        let config = self.config()?.inbox_high_water(64 << 20);
+        let mut connector = blocking::Connector::new().config(config);
+        for (name, value) in self.headers()? {
+            connector = connector.header(name, value);
+        }
+        for subprotocol in &self.subprotocols {
+            connector = connector.subprotocol(subprotocol.as_str());
+        }
+        if let Some(origin) = &self.origin {
+            connector = connector.header(ORIGIN, HeaderValue::try_from(origin)?);
+        }
+        if self.insecure {
+            connector = connector.tls(Tls::dangerously_accept_any_certificate());
+        }
+        Ok(connector)
+    }
+
+    fn config(&self) -> Result<Config, Failure> {
+        // Autobahn sends up to 16 MiB.
+        let config = Config::new().max_message_size(64 << 20);
+        let Some(seconds) = self.timeout else {
+            return Ok(config);
+        };
+        let timeout = Duration::try_from_secs_f64(seconds)
+            .map_err(|error| Failure::new(format!("--timeout {seconds}: {error}")))?;
+        Ok(config.handshake_timeout(timeout))
+    }
+
+    fn headers(&self) -> Result<Vec<(HeaderName, HeaderValue)>, Failure> {
+        let parse = |header: &String| {
+            let failed = || Failure::new(format!("--header is `name: value`, not `{header}`"));
+            let (name, value) = header.split_once(':').ok_or_else(failed)?;
+            let name = name.trim().parse().map_err(|_| failed())?;
+            let value = value.trim().parse().map_err(|_| failed())?;
+            Ok((name, value))
+        };
+        self.headers.iter().map(parse).collect()
     }
 }

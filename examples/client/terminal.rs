@@ -7,30 +7,42 @@ use std::{
     io::{self, BufRead, IsTerminal, Write},
     process::ExitCode,
     thread,
+    time::Duration,
 };
 
+use http::StatusCode;
 use tokio::sync::mpsc;
-use ws_hyper::client::ConnectError;
-use ws_tower::{Closed, Message};
+use ws_tower::{Message, ws_core::Close};
+
+/// How long a server has to be silent before the end of a pipe closes the socket.
+pub(crate) const SILENCE: Duration = Duration::from_millis(500);
+
+/// How long the end of a pipe waits for that.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Standard input and output.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terminal {
     /// Whether somebody sits there.
     is_interactive: bool,
+    /// Whether what is sent comes from a program or a file. It ends when all is said, which does
+    /// not mean that all is heard: many servers answer a Close at once, and nothing after it.
+    pub(crate) is_piped: bool,
 }
 
 impl Terminal {
     pub(crate) fn new() -> Self {
+        let is_piped = !io::stdin().is_terminal();
         Self {
-            is_interactive: io::stdin().is_terminal() && io::stdout().is_terminal(),
+            is_interactive: !is_piped && io::stdout().is_terminal(),
+            is_piped,
         }
     }
 
     /// The lines of standard input, as they come. A thread reads them, which does not keep the
     /// process alive.
     pub(crate) fn lines(self) -> mpsc::Receiver<String> {
-        let (sender, receiver) = mpsc::channel(16);
+        let (sender, receiver) = mpsc::channel(1024);
         thread::spawn(move || {
             let mut input = io::stdin().lock();
             loop {
@@ -85,10 +97,14 @@ impl Terminal {
     }
 }
 
-/// Tells how the socket ended.
-pub(crate) fn closed(closed: &Closed) -> ExitCode {
+/// Tells how the socket ended: the peer's Close, and what ended it if that was something else.
+pub(crate) fn closed(
+    received: Option<&Close>,
+    is_clean: bool,
+    cause: Option<&dyn Error>,
+) -> ExitCode {
     // RFC 6455 §7.1.5: 1005 for a Close without a code, 1006 for no Close at all.
-    let mut line = match closed.received() {
+    let mut line = match received {
         Some(close) => match close.frame() {
             Some(frame) => format!("{} {}", u16::from(frame.code()), printable(frame.reason())),
             None => "1005".to_owned(),
@@ -96,10 +112,9 @@ pub(crate) fn closed(closed: &Closed) -> ExitCode {
         None => "1006".to_owned(),
     };
     line.truncate(line.trim_end().len());
-    let is_clean = closed.is_clean();
     line.push_str(if is_clean { " (clean)" } else { " (unclean)" });
-    if let Some(cause) = closed.cause() {
-        let _ = write!(line, ": {}", chain(cause));
+    if let Some(cause) = cause {
+        let _ = write!(line, ": {}", printable(&chain(cause)));
     }
     eprintln!("closed {line}");
     if is_clean {
@@ -111,10 +126,10 @@ pub(crate) fn closed(closed: &Closed) -> ExitCode {
 
 /// Tells why there is no socket. Where no server has answered there is no status: that is the
 /// 1006 that a browser tells.
-pub(crate) fn refused(error: &ConnectError) -> ExitCode {
+pub(crate) fn refused(status: Option<StatusCode>, error: &dyn Error) -> ExitCode {
     let cause = printable(&chain(error));
-    match error.refusal() {
-        Some(refusal) => eprintln!("refused {}: {cause}", refusal.status().as_u16()),
+    match status {
+        Some(status) => eprintln!("refused {}: {cause}", status.as_u16()),
         None => eprintln!("closed 1006 (unclean): {cause}"),
     }
     ExitCode::FAILURE

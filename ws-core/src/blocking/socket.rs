@@ -185,10 +185,8 @@ impl<S: Read + Write> WebSocket<S> {
         /// How long a stream that does not wait is left alone.
         const PAUSE: Duration = Duration::from_millis(1);
         let connection = &mut self.driver.connection;
-        if let Err(SendError::ServerSent1010) = connection.close(close) {
-            // Whatever else there is against it has been done already.
-            let _ = connection.close(CloseCode::INTERNAL_ERROR);
-        }
+        // Whatever there is against it has been done already.
+        let _ = say_close(connection, close.into().as_ref());
         connection.discard_overflow();
         while !self.driver.is_over() {
             if self.driver.turn(None) == Turn::Waited && !self.driver.is_timed() {
@@ -197,6 +195,31 @@ impl<S: Read + Write> WebSocket<S> {
         }
         self.driver.finish();
         self.driver.facts()
+    }
+
+    /// Sends a Close after what was sent, and does not wait for the answer, unlike
+    /// [`close`](Self::close): for a program that takes what the peer still has to say as it comes.
+    /// So go on receiving; [`recv`](Self::recv) is `None` after the peer's Close, or when
+    /// [`Config::close_timeout`](crate::Config::close_timeout) has passed.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`send`](Self::send).
+    ///
+    /// ```no_run
+    /// use ws_core::{CloseCode, blocking::connect};
+    ///
+    /// let mut socket = connect("ws://127.0.0.1:9001/report")?;
+    /// socket.send("all of it, please")?;
+    /// socket.start_close(CloseCode::NORMAL)?;
+    /// for message in socket.messages() {
+    ///     println!("{:?}", message?);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn start_close(&mut self, close: impl Into<Option<CloseFrame>>) -> Result<(), Error> {
+        let close = close.into();
+        self.queue(|connection| say_close(connection, close.as_ref()))
     }
 
     /// Throws away the messages that wait and all that come, for a program that only sends. Pings
@@ -341,5 +364,13 @@ impl<S> WebSocket<S> {
     #[cfg(test)]
     pub(super) fn stream_mut(&mut self) -> &mut S {
         &mut self.driver.stream
+    }
+}
+
+/// Queues a Close. What only a client may say becomes what a server says instead.
+fn say_close(connection: &mut Connection, close: Option<&CloseFrame>) -> Result<(), SendError> {
+    match connection.close(close.cloned()) {
+        Err(SendError::ServerSent1010) => connection.close(CloseCode::INTERNAL_ERROR),
+        result => result,
     }
 }

@@ -450,6 +450,37 @@ fn closing_waits_for_the_answer_and_the_end() {
 }
 
 #[test]
+fn a_close_that_is_not_waited_for_leaves_what_the_peer_still_says() {
+    let steps = [WAIT, bytes(HELLO), WAIT, bytes(HELLO), bytes(CLOSE)];
+    let mut socket = client(Script::reading(steps));
+    let normal = CloseFrame::from(CloseCode::NORMAL);
+    socket.start_close(normal.clone()).unwrap();
+    assert_eq!(socket.stream().written, MASKED_CLOSE);
+    assert_eq!(socket.stream().reads.len(), 5, "nothing was waited for");
+    assert!(!socket.is_open());
+    assert!(matches!(socket.send("late"), Err(Error::Closed)));
+    assert!(matches!(socket.start_close(normal), Err(Error::Closed)));
+    assert_eq!(seen(socket.recv()), Some(Ok(hello())));
+    assert!(socket.closed().is_none());
+    assert_eq!(seen(socket.recv()), Some(Ok(hello())));
+    assert_eq!(seen(socket.recv()), None);
+    assert!(socket.closed().unwrap().is_clean());
+    assert_eq!(socket.stream().written, MASKED_CLOSE);
+}
+
+#[test]
+fn a_close_that_is_not_waited_for_is_given_up_in_time_while_receiving() {
+    let config = Config::new().close_timeout(Duration::from_millis(30));
+    let mut socket = client_with(Script::reading(vec![WAIT; 10_000]), config);
+    let start = Instant::now();
+    socket.start_close(None).unwrap();
+    assert!(socket.recv().unwrap().is_err());
+    assert!(start.elapsed() >= Duration::from_millis(30));
+    assert_eq!(seen(socket.recv()), None);
+    assert!(!socket.closed().unwrap().is_clean());
+}
+
+#[test]
 fn a_close_without_an_answer_is_given_up_in_time() {
     let never = || Script::reading(vec![WAIT; 10_000]);
     let config = Config::new().close_timeout(Duration::from_millis(30));

@@ -144,6 +144,14 @@ impl Tls {
     }
 }
 
+/// The settings for HTTP/1.1, for clients of other kinds, such as the blocking one of `ws-core`:
+/// `Connector::tls` takes a `Tls`.
+impl From<Tls> for Arc<ClientConfig> {
+    fn from(tls: Tls) -> Self {
+        tls.http1
+    }
+}
+
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tls").finish_non_exhaustive()

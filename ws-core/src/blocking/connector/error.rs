@@ -47,6 +47,16 @@ pub enum ConnectError {
     Refused(Refusal),
 }
 
+impl ConnectError {
+    /// What the server refused with, if it did.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Self::Refused(refusal) => Some(refusal),
+            _ => None,
+        }
+    }
+}
+
 /// How far it came before the time was over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
