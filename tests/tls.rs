@@ -2,7 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
-    fs, io,
+    fs,
+    future::pending,
+    io,
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, atomic::AtomicUsize, atomic::Ordering},
@@ -18,14 +20,14 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex},
     net::{TcpListener, TcpStream},
     sync::{mpsc, oneshot},
     time::{Instant, sleep},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream, rustls};
 use ws_hyper::{
-    serve,
+    Listener, serve,
     server::{PeerCertificates, Tls, TlsError},
 };
 use ws_tests::{
@@ -98,6 +100,18 @@ impl Identity {
         protocols: &[&str],
         client: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
     ) -> io::Result<TlsStream<TcpStream>> {
+        let stream = within(TcpStream::connect(address)).await?;
+        stream.set_nodelay(true)?;
+        self.try_connect_over(stream, protocols, client).await
+    }
+
+    /// The same, over any stream.
+    async fn try_connect_over<Io: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: Io,
+        protocols: &[&str],
+        client: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
+    ) -> io::Result<TlsStream<Io>> {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate()).unwrap();
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -114,8 +128,6 @@ impl Identity {
             .iter()
             .map(|name| name.as_bytes().to_vec())
             .collect();
-        let stream = within(TcpStream::connect(address)).await?;
-        stream.set_nodelay(true)?;
         let connector = TlsConnector::from(Arc::new(config));
         let name = "localhost".try_into().unwrap();
         within(connector.connect(name, stream)).await
@@ -414,6 +426,39 @@ mod handshakes {
         assert!(elapsed >= Duration::from_millis(290), "{elapsed:?}");
         assert!(elapsed < Duration::from_secs(2), "{elapsed:?}");
         raw.echoes().await;
+    }
+
+    /// Connections made in memory: there are more than a process may have files.
+    struct Memory(mpsc::UnboundedReceiver<DuplexStream>);
+
+    impl Listener for Memory {
+        type Io = DuplexStream;
+
+        async fn accept(&mut self) -> io::Result<(DuplexStream, Option<SocketAddr>)> {
+            match self.0.recv().await {
+                Some(io) => Ok((io, None)),
+                None => pending().await,
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn silent_peers_hold_up_nobody_however_many_they_are() {
+        let identity = Identity::new();
+        let (dial, memory) = mpsc::unbounded_channel();
+        let server = serve(Memory(memory), app()).tls(identity.tls());
+        tokio::spawn(server.into_future());
+        let dial = || {
+            let (near, far) = duplex(64 << 10);
+            dial.send(far).unwrap();
+            near
+        };
+        let silent: Vec<_> = (0..5000).map(|_| dial()).collect();
+        let connecting = identity.try_connect_over(dial(), &[], None);
+        let mut raw = Raw(within(connecting).await.unwrap());
+        raw.upgrade("/echo").await;
+        raw.echoes().await;
+        drop(silent);
     }
 
     #[tokio::test]
