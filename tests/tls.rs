@@ -404,7 +404,7 @@ mod handshakes {
     #[tokio::test]
     async fn a_silent_peer_is_cut_at_the_deadline_while_others_are_served() {
         let identity = Identity::new();
-        let tls = identity.tls().handshake_timeout(Duration::from_millis(300));
+        let tls = identity.tls().handshake_timeout(Duration::from_secs(2));
         let address = serve_with(tls).await;
         let start = Instant::now();
         let mut silent = Vec::new();
@@ -417,14 +417,14 @@ mod handshakes {
         let mut raw = Raw(identity.connect(address, &[]).await);
         raw.upgrade("/echo").await;
         raw.echoes().await;
-        assert!(start.elapsed() < Duration::from_millis(300));
+        assert!(start.elapsed() < Duration::from_secs(2));
         for mut raw in silent {
             assert_eq!(raw.rest().await, b"");
         }
         half.rest().await;
         let elapsed = start.elapsed();
-        assert!(elapsed >= Duration::from_millis(290), "{elapsed:?}");
-        assert!(elapsed < Duration::from_secs(2), "{elapsed:?}");
+        assert!(elapsed >= Duration::from_millis(1990), "{elapsed:?}");
+        assert!(elapsed < Duration::from_secs(8), "{elapsed:?}");
         raw.echoes().await;
     }
 
@@ -467,7 +467,7 @@ mod handshakes {
         let tls = identity
             .tls()
             .max_handshakes(1)
-            .handshake_timeout(Duration::from_millis(500));
+            .handshake_timeout(Duration::from_secs(8));
         let address = serve_with(tls).await;
         let silent = Raw::connect(address).await;
         sleep(Duration::from_millis(50)).await;
