@@ -556,3 +556,44 @@ async fn a_seat_and_a_topic_cost_what_the_documentation_says() {
     assert_eq!(left.bytes_current, -taken);
     assert_eq!(hub.topic_count(), 0);
 }
+
+#[tokio::test]
+async fn latest_keeps_one_value_however_often_a_stalled_socket_speaks() {
+    let hub = hub(SlowConsumer::Latest);
+    let mut slow = Stalled::join_with(&hub, Config::new());
+    for number in 0..=20 {
+        hub.publish("topic", format!("m{number:02}"));
+        yield_now().await;
+        // Its session has something to do meanwhile, but nothing can be written.
+        slow.peer.send("I am here").await.unwrap();
+        let message = timeout(SOON, slow.socket.recv()).await.unwrap();
+        assert_eq!(message.unwrap().unwrap(), Message::text("I am here"));
+        yield_now().await;
+    }
+    assert_eq!(slow.texts(&hub).await, numbers([0, 20]));
+}
+
+#[tokio::test]
+async fn closing_a_topic_comes_after_what_waits_for_a_slow_subscriber() {
+    let hub = hub(Policy::new(SlowConsumer::Disconnect));
+    let mut slow = Stalled::join(&hub);
+    for number in 0..5 {
+        assert_eq!(hub.publish("topic", format!("m{number:02}")), 1);
+    }
+    assert_eq!(hub.close("topic", &CloseFrame::from(CloseCode::NORMAL)), 1);
+    slow.valve.open();
+    for number in 0..5 {
+        let message = timeout(SOON, slow.peer.message()).await.unwrap();
+        let message = message.expect("what was published before should come");
+        assert_eq!(message.as_text(), Some(&*format!("m{number:02}")));
+    }
+}
+
+#[tokio::test]
+async fn closing_a_topic_with_a_code_of_clients_closes_it_still() {
+    let hub = Hub::new();
+    let slow = Stalled::join_with(&hub, Config::new());
+    let close = CloseFrame::from(CloseCode::MANDATORY_EXTENSION);
+    assert_eq!(hub.close("topic", &close), 1);
+    assert!(!slow.socket.is_open());
+}

@@ -206,7 +206,7 @@ impl<L, S, F> Serve<L, S, F> {
     }
 
     /// Speaks no HTTP/2. A client that does without asking is cut off, and TLS offers `http/1.1`
-    /// only if its [configuration](Tls::from_config) does.
+    /// alone, unless its [configuration](Tls::from_config) has a list of its own.
     #[cfg(feature = "http2")]
     pub fn http1_only(mut self) -> Self {
         self.options.http2 = None;

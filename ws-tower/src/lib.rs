@@ -235,6 +235,7 @@
 //! | feature | adds | default |
 //! |---|---|---|
 //! | `axum` | [`WebSocketUpgrade`] as an axum extractor; texts in the bodies of refusals | off |
+//! | `deflate` | compression, permessage-deflate (RFC 7692), with every client that offers it: [`Config::deflate`] says how, or to leave it off | on |
 //! | `http2` | WebSockets by extended CONNECT (RFC 8441), on servers that allow it | off |
 //! | `json` | serde's types as messages, on a socket and for the hub | off |
 //!

@@ -22,7 +22,8 @@ use crate::{
 ///
 /// It is compressed once too, by the first connection that has agreed on compression, from a
 /// window of its own. Every connection whose window covers it sends that, and then forgets its
-/// own window, for it has not seen what the peer has.
+/// own window, for it has not seen what the peer has. It is compressed once more for all those
+/// with smaller windows, with the smallest there is.
 ///
 /// ```
 /// use bytes::Buf;
@@ -47,6 +48,8 @@ struct Prepared {
     frame: Bytes,
     /// `None` where compressing does not pay.
     deflated: OnceLock<Option<Deflated>>,
+    /// The same for all connections whose windows that does not fit: it fits any.
+    narrow: OnceLock<Option<Box<Deflated>>>,
 }
 
 impl PreparedMessage {
@@ -80,6 +83,7 @@ impl PreparedMessage {
             compress,
             frame: frame.into(),
             deflated: OnceLock::new(),
+            narrow: OnceLock::new(),
         }))
     }
 
@@ -118,6 +122,7 @@ impl PreparedMessage {
             compress,
             frame,
             deflated,
+            narrow,
         } = &*self.0;
         let head = Head::whole(opcode(message));
         if let Some(compression) = compression
@@ -128,9 +133,16 @@ impl PreparedMessage {
             if compression.adopt(deflated) {
                 return encoder.data(out, head.compressed(), deflated.payload());
             }
-            // Its window is smaller than the message reaches.
-            if compression.message(encoder, out, head.opcode, message.as_bytes(), *compress) {
-                return;
+            // Its window is smaller than the message reaches. Any client can ask for such a one,
+            // and many of them must not cost a compression each.
+            let narrow = narrow.get_or_init(|| {
+                let narrow = compression.deflate_narrow(message.as_bytes(), *compress);
+                narrow.map(Box::new)
+            });
+            if let Some(deflated) = narrow
+                && compression.adopt(deflated)
+            {
+                return encoder.data(out, head.compressed(), deflated.payload());
             }
         }
         if encoder.masks() {

@@ -46,6 +46,10 @@ impl Compression {
         match *self {}
     }
 
+    pub(crate) fn deflate_narrow(&self, _: &[u8], _: Compress) -> Option<Deflated> {
+        match *self {}
+    }
+
     pub(crate) fn adopt(&mut self, _: &Deflated) -> bool {
         match *self {}
     }

@@ -187,7 +187,7 @@ impl Connector {
             *step = Step::Settings;
             // A server that does not know HTTP/2 may wait for the rest of a strange request.
             let patience = SETTINGS_TIMEOUT.min((deadline - Instant::now()) / 2);
-            match tokio::time::timeout(patience, http2::Link::establish(io)).await {
+            match tokio::time::timeout(patience, http2::Link::establish(io, &self.config)).await {
                 Ok(Ok(link)) => {
                     *step = Step::Answer;
                     let opened = link.open(handshake, deadline).await?;

@@ -1,6 +1,6 @@
 //! The settings of a client, and the request they make.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use http::{
     HeaderName, HeaderValue, Uri,
@@ -33,7 +33,7 @@ use super::{
 /// | `prefer_http2` (feature `http2`) | HTTP/1.1 |
 ///
 /// A value that cannot be used, such as a header with a line break in it, is told by the connect.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Connector {
     pub(super) config: Arc<Config>,
     headers: Vec<(HeaderName, HeaderValue)>,
@@ -91,7 +91,11 @@ impl Connector {
         V: TryInto<HeaderValue>,
     {
         match (name.try_into(), value.try_into()) {
-            (Ok(name), Ok(value)) => self.headers.push((name, value)),
+            (Ok(name), Ok(value)) => {
+                let mut value: HeaderValue = value;
+                value.set_sensitive(value.is_sensitive() || CREDENTIALS.contains(&name));
+                self.headers.push((name, value));
+            }
             (Ok(name), Err(_)) => self.refuse(format!("the value of the header {name} is none")),
             (Err(_), _) => self.refuse("the name of a header is none"),
         }
@@ -257,8 +261,9 @@ impl Connector {
             return Ok(handshake);
         }
         if !self.cookies.is_empty() {
-            let value = HeaderValue::try_from(&self.cookies)
+            let mut value = HeaderValue::try_from(&self.cookies)
                 .map_err(|_| ConnectError::Setting("the cookies cannot be sent".into()))?;
+            value.set_sensitive(true);
             handshake = handshake.header(COOKIE, value)?;
         }
         if let Some(credentials) = address.credentials()
@@ -280,5 +285,42 @@ impl Connector {
     }
 }
 
+/// Without what is secret: the cookies, and what is sensitive among the headers.
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cookies = self.cookies.split("; ").map(|it| it.split('=').next());
+        f.debug_struct("Connector")
+            .field("config", &self.config)
+            .field("headers", &self.headers)
+            .field("cookies", &cookies.flatten().collect::<Vec<_>>())
+            .field("subprotocols", &self.subprotocols)
+            .field("max_redirects", &self.max_redirects)
+            .field("proxy", &self.proxy)
+            .finish_non_exhaustive()
+    }
+}
+
 /// What is for the first server alone.
 const CREDENTIALS: [HeaderName; 3] = [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let connector = Connector::new()
+            .cookie("session", "s3cret")
+            .cookie("theme", "s3cret")
+            .header("cookie", "other=s3cret")
+            .header("authorization", "s3cret")
+            .bearer_auth("s3cret");
+        let shown = format!("{connector:?}");
+        assert!(!shown.contains("s3cret"), "{shown}");
+        assert!(shown.contains("session") && shown.contains("theme"));
+        let address = "ws://a.example/".parse().unwrap();
+        let handshake = connector.handshake(&address, true).unwrap();
+        let shown = format!("{:?}", handshake.request());
+        assert!(!shown.contains("s3cret"), "{shown}");
+    }
+}

@@ -8,6 +8,7 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -19,10 +20,11 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::{Instant, timeout_at};
-use ws_tower::{WebSocket, ws_core::handshake::client::Handshake};
+use ws_tower::{Config, WebSocket, ws_core::handshake::client::Handshake};
 
 use super::{
     address::{Address, AddressError},
+    connecting::YEAR,
     connector::Connector,
     error::{ConnectError, HttpError, Step},
     exchange::{MAX_ANSWER, Opened, body_deadline, start_of, with_body},
@@ -35,6 +37,11 @@ use super::{
 ///
 /// A clone is the same connection. It ends when the last clone and the last socket are gone, or
 /// when the server ends it; then [`open`](Self::open) fails, and a new one is to be made.
+///
+/// While there are sockets, a peer that is silent for
+/// [`Config::keepalive_interval`](ws_tower::Config::keepalive_interval) is asked whether it is
+/// there (RFC 9113 §6.7), once a second at most, and the connection ends without an answer within
+/// [`Config::keepalive_timeout`](ws_tower::Config::keepalive_timeout).
 ///
 /// How many sockets there may be at a time, the server says (`SETTINGS_MAX_CONCURRENT_STREAMS`,
 /// often 100 or more). Beyond, [`open`](Self::open) waits for one to end.
@@ -70,7 +77,7 @@ impl Http2 {
             return Err(ConnectError::Http(HttpError::no_http2(None)));
         }
         *step = Step::Settings;
-        let link = Link::establish(io).await?;
+        let link = Link::establish(io, &connector.config).await?;
         Ok(Self {
             connector: connector.clone(),
             address,
@@ -143,10 +150,18 @@ impl Link {
     /// hyper leaves the connection to a task, and tells nobody when settings have come. So this
     /// future drives the connection itself until then, and sees them after any poll that brought
     /// them. Only then it is spawned: until then dropping the future drops the connection.
-    pub(super) async fn establish(io: Transport) -> Result<Self, ConnectError> {
+    pub(super) async fn establish(io: Transport, config: &Config) -> Result<Self, ConnectError> {
         let peer = io.peer();
         let tasks = Tasks::default();
-        let (sender, mut connection) = Builder::new(tasks.clone())
+        let mut builder = Builder::new(tasks.clone());
+        if let Some(interval) = config.keepalive_interval {
+            // Its sockets find out by themselves that the peer is gone, but the connection would
+            // be held for open, and every new socket wait for its deadline.
+            builder
+                .keep_alive_interval(interval.clamp(SHORTEST_INTERVAL, YEAR))
+                .keep_alive_timeout(config.keepalive_timeout.min(YEAR));
+        }
+        let (sender, mut connection) = builder
             .timer(TokioTimer::new())
             // No stream may be opened before the settings have come, and the settings change it,
             // if only to "as many as you like": that is how they are seen.
@@ -222,6 +237,9 @@ impl Link {
     }
 }
 
+/// A peer is asked no more often: servers take a flood of pings for an attack.
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
+
 /// hyper's tasks: polled by whoever has them, until they are spawned.
 #[derive(Clone)]
 struct Tasks(Arc<Mutex<Option<Vec<Task>>>>);
@@ -276,5 +294,52 @@ where
             return;
         }
         tokio::spawn(task);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{net::TcpListener, time::sleep};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_whose_peer_is_gone_is_not_open_for_long() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            let (tcp, _) = listener.accept().await.unwrap();
+            let mut builder = h2::server::Builder::new();
+            let builder = builder.enable_connect_protocol();
+            let mut connection = builder.handshake::<_, Bytes>(tcp).await.unwrap();
+            let (request, mut respond) = connection.accept().await.unwrap().unwrap();
+            let stream = respond.send_response(Response::new(()), false).unwrap();
+            let _ = timeout_at(
+                Instant::now() + Duration::from_millis(500),
+                connection.accept(),
+            )
+            .await;
+            // From here on it says nothing and hears nothing.
+            (connection, request, stream)
+        });
+        let config = Config::new()
+            .keepalive_interval(Duration::from_secs(1))
+            .keepalive_timeout(Duration::from_secs(1));
+        let connector = Connector::new().config(config);
+        let connection = connector.connect_http2(format!("ws://{address}/"));
+        let connection = connection.await.unwrap();
+        let (socket, _) = connection.open("").await.unwrap();
+        let gone = server.await.unwrap();
+        assert!(connection.is_open());
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while connection.is_open() {
+            assert!(
+                Instant::now() < deadline,
+                "nobody asked whether it is there"
+            );
+            sleep(Duration::from_millis(20)).await;
+        }
+        assert!(connection.open("").await.is_err());
+        drop((gone, socket));
     }
 }

@@ -85,8 +85,7 @@ pub enum State {
     /// There is a socket. When it has ended it is told by the socket itself; this stays until the
     /// next one is asked for.
     Connected,
-    /// The last connect has failed, or the last socket did not live long, and the next is yet to
-    /// come.
+    /// The last connect has failed, or the last socket has ended, and the next is yet to come.
     Waiting {
         /// How many have failed since the last healthy socket.
         failures: u32,
@@ -144,8 +143,8 @@ impl Reconnecting {
         self.state.subscribe()
     }
 
-    /// The next socket: at once if the last one was healthy, else after a pause. `None` after a
-    /// failure that was final.
+    /// The next socket: the first one at once, those after it after a pause, which is that of one
+    /// failure if the last one was healthy. `None` after a failure that was final.
     ///
     /// # Errors
     ///
@@ -204,7 +203,9 @@ impl Reconnecting {
         };
         if since.elapsed() >= self.backoff.healthy_after {
             self.failures = 0;
-            return Duration::ZERO;
+            // RFC 6455 §7.2.3: "The first reconnect attempt SHOULD be delayed by a random amount
+            // of time." All clients of a server that restarts have healthy sockets.
+            return self.backoff.pause(1);
         }
         // A server that accepts and closes at once is not to be stormed either.
         self.failures = self.failures.saturating_add(1);
@@ -246,7 +247,7 @@ impl fmt::Debug for Reconnecting {
 
 /// The pauses between attempts: a random time between nothing and a bound that doubles with each
 /// failure ("full jitter"), so that a thousand clients of a server that restarts do not come back
-/// as one.
+/// as one (RFC 6455 §7.2.3). After a healthy socket the bound is that of the first failure.
 ///
 /// | setting | default |
 /// |---|---|
@@ -378,6 +379,20 @@ mod tests {
         let large = backoff.first(Duration::MAX).max(Duration::MAX);
         assert_eq!(large.bound(40), YEAR);
         assert!(large.pause(40) <= YEAR);
+    }
+
+    #[test]
+    fn the_end_of_a_healthy_socket_is_followed_by_a_pause_that_is_no_failure() {
+        let hour = Duration::from_secs(3600);
+        let backoff = Backoff::new().first(hour).max(hour);
+        let sockets = Reconnecting::new(Connector::new(), "ws://localhost/").unwrap();
+        let mut sockets = sockets.backoff(backoff.healthy_after(Duration::ZERO));
+        assert_eq!(sockets.look_back(), Duration::ZERO);
+        sockets.failures = 7;
+        sockets.last = Some(Instant::now());
+        let pause = sockets.look_back();
+        assert!((Duration::from_nanos(1)..=hour).contains(&pause));
+        assert_eq!(sockets.failures, 0);
     }
 
     #[test]

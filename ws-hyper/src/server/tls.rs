@@ -36,7 +36,7 @@ use super::MAX_TIMEOUT;
 /// | option | default |
 /// |---|---|
 /// | [`handshake_timeout`](Self::handshake_timeout) | 10 s |
-/// | [`max_handshakes`](Self::max_handshakes) | 1,024 |
+/// | [`max_handshakes`](Self::max_handshakes) | none |
 /// | [`require_client_certificates`](Self::require_client_certificates), [`request_client_certificates`](Self::request_client_certificates) | none asked for |
 ///
 /// A handshake that fails ends its connection, and is told in the log at the level `debug`. A
@@ -180,7 +180,11 @@ impl Tls {
     }
 
     /// Sets how many handshakes are under way at a time; at least 1. Connections beyond wait for
-    /// their turn, within their own deadlines. Default: 1,024.
+    /// their turn, within their own deadlines. Default: no limit.
+    ///
+    /// It bounds memory, and has a price: as many peers that say nothing hold up everyone else, for
+    /// the time of a handshake and again. [`max_connections`](crate::Serve::max_connections) counts
+    /// connections in their handshakes too.
     ///
     /// Set it before the handle is cloned: a clone made before does not have it.
     #[must_use]
@@ -238,7 +242,7 @@ impl Tls {
     fn with(shared: Shared) -> Self {
         Self {
             shared: Arc::new(shared),
-            handshakes: Arc::new(Semaphore::new(1024)),
+            handshakes: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
             handshake_timeout: Duration::from_secs(10),
         }
     }

@@ -8,7 +8,7 @@ pub(super) struct Compression {
     #[cfg(feature = "deflate")]
     members: std::sync::atomic::AtomicUsize,
     /// Those of the first of them. A member with a smaller window mostly takes the same bytes,
-    /// for few messages reach further back; else it compresses for itself.
+    /// for few messages reach further back; else there is one more for all of those.
     #[cfg(feature = "deflate")]
     settings: std::sync::OnceLock<Box<ws_core::Deflate>>,
 }

@@ -165,6 +165,7 @@ fn queue(
             }
         }
         SlowConsumer::Latest => {
+            backlog.may_be_replaced();
             if let Some(older) = backlog.pop() {
                 stats.replaced += 1;
                 spent.push(older);

@@ -18,7 +18,7 @@ use super::{
     stats::Counters,
 };
 use crate::session::{
-    feeds::{MemberId, Source},
+    feeds::{Draw, MemberId, Source, refill},
     state::{Shared, panic_text},
 };
 
@@ -173,6 +173,8 @@ impl Topic {
     pub(super) fn close(&self, close: &CloseFrame) -> usize {
         let sessions = self.collect(|_, member| Arc::clone(&member.session));
         for session in &sessions {
+            // What waits was published before.
+            drop(refill(session, session.lock(), Draw::All));
             session.go_away(close);
         }
         sessions.len()

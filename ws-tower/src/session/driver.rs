@@ -27,7 +27,7 @@ use crate::{
     BoxError, Closed, Error,
     session::{
         Session, SessionProj, drop_handler,
-        feeds::refill,
+        feeds::{Draw, refill},
         state::{Handler, State, panic_text},
         tell,
     },
@@ -363,7 +363,7 @@ where
                 let wakers = {
                     let mut state = self.shared.lock();
                     state.connection.transmitted(mem::take(&mut work.flushed));
-                    state = refill(self.shared, state);
+                    state = refill(self.shared, state, Draw::Room);
                     work.is_lent = false;
                     state.close_if_abandoned();
                     work.out = state.connection.take_transmit();
@@ -505,10 +505,17 @@ where
     /// there is something to write.
     fn rest(&mut self, cx: &mut Context<'_>, work: &mut Work) -> Option<bool> {
         let is_alive = self.io.is_some();
+        let has_taken_all =
+            work.writing == Side::Open && !work.out.has_remaining() && *self.unflushed == 0;
+        let draw = if has_taken_all {
+            Draw::Room
+        } else {
+            Draw::Behind
+        };
         let deadline = {
             let mut state = self.shared.lock();
             state.connection.transmitted(mem::take(&mut work.flushed));
-            state = refill(self.shared, state);
+            state = refill(self.shared, state, draw);
             state.close_if_abandoned();
             work.view = View::of(&state);
             let wakers = state.wakers();

@@ -82,6 +82,20 @@ pub(crate) struct Backlog {
     items: VecDeque<Item>,
     /// Payloads plus the overhead of each message.
     cost: usize,
+    /// Whether it waits until the socket has taken all before: a newer message may replace what
+    /// is here, and nothing that is on its way.
+    is_replaceable: bool,
+}
+
+/// How much is drawn from the backlogs.
+#[derive(Clone, Copy)]
+pub(crate) enum Draw {
+    /// What the outgoing queue has room for, while the socket has yet to take what it was given.
+    Behind,
+    /// The same, while it has taken everything.
+    Room,
+    /// All there is: a Close comes behind it.
+    All,
 }
 
 enum Item {
@@ -172,7 +186,10 @@ impl Feeds {
     }
 
     /// Takes what is to be sent next, or says for which gap a notice is due.
-    fn take(&mut self) -> Option<Result<&PreparedMessage, Due>> {
+    fn take(&mut self, draw: Draw) -> Option<Result<&PreparedMessage, Due>> {
+        if let Draw::Behind = draw {
+            self.pass_replaceable()?;
+        }
         let key = *self.ready.front()?;
         let feed = self.seats.get_mut(key)?;
         let member = feed.member;
@@ -192,6 +209,21 @@ impl Feeds {
         }
         self.spent.push(message);
         self.spent.last().map(Ok)
+    }
+
+    /// Gives the turn to the first seat whose messages nothing replaces any more.
+    fn pass_replaceable(&mut self) -> Option<()> {
+        let seats = &self.seats;
+        let stays = |key: &usize| {
+            let backlog = seats.get(*key).and_then(|feed| feed.backlog.as_ref());
+            backlog.is_some_and(|backlog| !backlog.is_replaceable)
+        };
+        let place = self.ready.iter().position(stays)?;
+        if place > 0 {
+            let key = self.ready.remove(place)?;
+            self.ready.push_front(key);
+        }
+        Some(())
     }
 
     /// Takes a gap away whose notice has been made, unless more is missing by now. Says whether
@@ -215,6 +247,11 @@ impl Backlog {
     pub(crate) fn push(&mut self, message: PreparedMessage) {
         self.cost += cost(&message);
         self.items.push_back(Item::Message(message));
+    }
+
+    /// A newer message may replace what is here, until it is on its way.
+    pub(crate) fn may_be_replaced(&mut self) {
+        self.is_replaceable = true;
     }
 
     /// Takes out the oldest message.
@@ -256,14 +293,14 @@ fn cost(message: &PreparedMessage) -> usize {
 /// What a message counts beside its payload, in bytes.
 const MESSAGE_OVERHEAD: usize = 64;
 
-/// Draws from the backlogs what the outgoing queue has room for. It lets go of the lock while the
-/// application makes a notice.
+/// Draws from the backlogs. It lets go of the lock while the application makes a notice.
 #[inline]
 pub(crate) fn refill<'a>(
     shared: &'a Shared,
     mut state: MutexGuard<'a, State>,
+    draw: Draw,
 ) -> MutexGuard<'a, State> {
-    while let Some(due) = state.draw() {
+    while let Some(due) = state.draw(draw) {
         drop(state);
         let notice = due.source.notice(due.missed);
         shared.lock().give(&due, notice.as_ref());
@@ -277,15 +314,18 @@ impl State {
     /// Fills the outgoing queue to half of its mark: the other half is the handler's. Stops at a
     /// gap.
     #[inline]
-    fn draw(&mut self) -> Option<Due> {
+    fn draw(&mut self, draw: Draw) -> Option<Due> {
         let feeds = self.feeds.as_mut()?;
-        let half = (self.connection.config().outgoing_high_water / 2).max(1);
+        let mark = match draw {
+            Draw::Behind | Draw::Room => (self.connection.config().outgoing_high_water / 2).max(1),
+            Draw::All => usize::MAX,
+        };
         // After a Close nothing more is sent: what waits goes with the socket.
         while feeds.is_waiting()
-            && self.connection.outgoing_size() < half
+            && self.connection.outgoing_size() < mark
             && self.connection.is_open()
         {
-            match feeds.take()? {
+            match feeds.take(draw)? {
                 Ok(message) => self.connection.send_prepared_promised(message).ok()?,
                 Err(due) => return Some(due),
             }

@@ -14,7 +14,7 @@ use std::{
 };
 
 use ws_core::{
-    CloseCode, CloseFrame, Connection, ConnectionError, Event, Outgoing, PreparedMessage,
+    CloseCode, CloseFrame, Connection, ConnectionError, Event, Outgoing, PreparedMessage, SendError,
 };
 
 use super::feeds::Feeds;
@@ -159,7 +159,10 @@ impl Shared {
         let waker = {
             let mut state = self.lock();
             // A socket that is closing already needs no telling.
-            let _ = state.connection.close(close.clone());
+            if state.connection.close(close.clone()) == Err(SendError::ServerSent1010) {
+                let close = CloseFrame::truncated(CloseCode::INTERNAL_ERROR, close.reason());
+                let _ = state.connection.close(close);
+            }
             state.nudge()
         };
         wake(waker);

@@ -99,6 +99,16 @@ impl Compression {
         Deflated::new(message, compress, deflater.settings(), deflater.pool())
     }
 
+    /// The same, for whatever window a connection has.
+    pub(crate) fn deflate_narrow(&self, message: &[u8], compress: Compress) -> Option<Deflated> {
+        let deflater = self.deflater.as_ref()?;
+        let settings = Settings {
+            window_bits: 8,
+            ..deflater.settings()
+        };
+        Deflated::new(message, compress, settings, deflater.pool())
+    }
+
     /// Makes way for a message that was compressed for many connections, if the peer's window
     /// covers it: that will hold what our compressor never saw.
     pub(crate) fn adopt(&mut self, message: &Deflated) -> bool {

@@ -23,7 +23,8 @@ struct Socket<Io> {
     /// `None`: the session has gone, or has been given up.
     stream: Option<Io>,
     came: BytesMut,
-    /// How many pieces `came` was put together from.
+    /// How many pieces `came` was put together from, those left out that have been read: about as
+    /// many as their share of the bytes.
     pieces: usize,
     cap: usize,
     end: Option<End>,
@@ -176,14 +177,19 @@ impl<Io> AsyncRead for SocketIo<Io> {
                 }
             };
         }
-        let was_full = socket.came.len() >= socket.cap;
-        let count = socket.came.len().min(buffer.remaining());
+        let before = socket.came.len();
+        let was_full = before >= socket.cap;
+        let count = before.min(buffer.remaining());
         buffer.put_slice(&socket.came[..count]);
         socket.came.advance(count);
+        // A session that is slow for long reads much without ever finding the end.
+        socket.pieces = socket
+            .pieces
+            .saturating_mul(before - count)
+            .div_ceil(before);
         if socket.came.is_empty() {
             // An idle socket owns no buffer.
             socket.came = BytesMut::new();
-            socket.pieces = 0;
         }
         let filling = was_full.then(|| socket.filling.take()).flatten();
         drop(socket);

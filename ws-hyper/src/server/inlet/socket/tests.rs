@@ -140,6 +140,16 @@ fn full_of_large_pieces_it_waits_until_some_are_read() {
 }
 
 #[test]
+fn a_session_that_is_slower_than_large_pieces_goes_on_for_ever() {
+    let mut both = Both::new(vec![vec![7; 1000]; 10_000], 4000);
+    for _ in 0..9_000 {
+        // It is never empty: only what waits still may be held against the peer.
+        assert!(both.fill().is_pending());
+        assert_eq!(count(both.read(1000)), Some(1000));
+    }
+}
+
+#[test]
 fn full_of_small_pieces_it_ends_behind_what_has_come() {
     let mut both = Both::new(vec![vec![7; 10]; 1000], 4000);
     assert!(both.fill().is_ready());
