@@ -738,6 +738,29 @@ mod tls {
         (url, server)
     }
 
+    #[test]
+    fn a_client_that_drips_its_hello_gets_one_deadline_for_all_of_it() {
+        let (config, _) = settings();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = thread::spawn(move || {
+            let (tcp, _) = listener.accept().unwrap();
+            let stream = TlsStream::new(ServerConnection::new(config).unwrap(), tcp);
+            let config = Config::new().handshake_timeout(Duration::from_millis(500));
+            let start = Instant::now();
+            (Incoming::read(stream, config).is_err(), start.elapsed())
+        });
+        // The beginning of a record, and no end to it.
+        let mut client = TcpStream::connect(address).unwrap();
+        client.write_all(&[0x16, 0x03, 0x01, 0x02, 0x00]).unwrap();
+        while !server.is_finished() && client.write_all(&[0x01]).is_ok() {
+            thread::sleep(Duration::from_millis(50));
+        }
+        let (failed, took) = server.join().unwrap();
+        assert!(failed);
+        assert!(took < Duration::from_secs(8), "{took:?}");
+    }
+
     /// Reads a request, and accepts.
     fn accept(stream: &mut Tls) {
         let request = head(stream);

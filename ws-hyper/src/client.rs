@@ -133,8 +133,6 @@ pub use self::{
     proxy::Proxy,
     reconnect::{Backoff, Reconnecting, State, is_final},
 };
-#[cfg(feature = "rustls")]
-pub use rustls;
 
 /// Connects to a WebSocket, with the defaults of a [`Connector`].
 ///

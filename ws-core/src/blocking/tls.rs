@@ -122,7 +122,9 @@ impl TlsStream {
         &mut self,
         write: impl FnOnce(&mut rustls::Writer<'_>) -> io::Result<usize>,
     ) -> io::Result<usize> {
-        self.finish_handshake()?;
+        if self.session.is_handshaking() {
+            self.finish_handshake(self.deadline())?;
+        }
         self.write_out()?;
         let count = write(&mut self.session.writer())?;
         // The bytes are taken. What does not leave now is for the next write or the flush.
@@ -130,14 +132,21 @@ impl TlsStream {
         Ok(count)
     }
 
-    fn finish_handshake(&mut self) -> io::Result<()> {
+    /// Runs what is left of the handshake. The time is for all of it: a peer that sends a byte now
+    /// and then does not get it anew with each.
+    fn finish_handshake(&mut self, deadline: Option<Instant>) -> io::Result<()> {
         while self.session.is_handshaking() {
             self.write_out()?;
             if self.session.is_handshaking() {
-                self.read_records(None)?;
+                self.read_records(deadline)?;
             }
         }
         Ok(())
+    }
+
+    /// When a read that begins now is given up.
+    fn deadline(&self) -> Option<Instant> {
+        Instant::now().checked_add(self.read_timeout?)
     }
 }
 
@@ -147,11 +156,12 @@ impl Read for TlsStream {
             self.tcp.set_read_timeout(self.read_timeout)?;
             self.shortened = false;
         }
-        if self.session.is_handshaking() {
-            self.finish_handshake()?;
-        }
         // A record may come in many pieces; the time is for all of them.
         let mut deadline = None;
+        if self.session.is_handshaking() {
+            deadline = self.deadline();
+            self.finish_handshake(deadline)?;
+        }
         loop {
             match self.session.reader().read(buffer) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}

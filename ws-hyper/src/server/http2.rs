@@ -57,6 +57,13 @@ use super::{
 /// # Ok(())
 /// # }
 /// ```
+///
+/// # Memory
+///
+/// What waits is bounded for each socket: a stream's window before its session, and
+/// [`Config::http2_receive_cap`](ws_tower::Config::http2_receive_cap) in it. One connection may
+/// therefore hold, with handlers that all stand still, as much as that times its streams: 400 MiB
+/// with the defaults. Where strangers connect, give fewer streams or smaller windows.
 #[derive(Clone, Debug)]
 #[must_use = "limits do nothing unless a server has them"]
 pub struct Http2 {
