@@ -176,8 +176,9 @@ impl Connector {
     /// Follows so many redirects (301, 302, 303, 307, 308). Default: 0.
     ///
     /// `Authorization`, `Cookie`, `Proxy-Authorization` and what the address had for a name and
-    /// password are sent only as long as scheme, host and port stay the same. A redirect from TLS
-    /// to a connection without, or to a Unix socket, is refused.
+    /// password are sent only as long as scheme, host and port stay the same. Other headers and the
+    /// names of subprotocols go to any host: what is secret does not belong there. A redirect from
+    /// TLS to a connection without, or to a Unix socket, is refused.
     #[must_use]
     pub fn max_redirects(mut self, count: usize) -> Self {
         self.max_redirects = count;
