@@ -84,6 +84,11 @@
 //! [`write_timeout`](crate::Config::write_timeout) its socket is cut off, whatever the policy.
 //! [`Hub::stats`] counts what was skipped, dropped, replaced and disconnected.
 //!
+//! # More than one machine
+//!
+//! A [`Backplane`] shares the topics with the hubs of other processes, over Redis or NATS:
+//! see [`backplane`].
+//!
 //! # What it costs
 //!
 //! | | bytes |

@@ -237,6 +237,8 @@
 //! | `axum` | [`WebSocketUpgrade`] as an axum extractor; texts in the bodies of refusals | off |
 //! | `http2` | WebSockets by extended CONNECT (RFC 8441), on servers that allow it | off |
 //! | `json` | serde's types as messages, on a socket and for the hub | off |
+//! | `nats` | the hub across machines over [NATS](hub::backplane) | off |
+//! | `redis` | the hub across machines over [Redis](hub::backplane) | off |
 //!
 //! Sessions are tasks of tokio.
 #![forbid(unsafe_code)]

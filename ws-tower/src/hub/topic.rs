@@ -52,7 +52,7 @@ struct Roster {
     open: Vec<u32>,
     watchers: Vec<Arc<Watcher>>,
     /// Members of other nodes; `None` for none.
-    remote: Option<Box<HashMap<NodeId, Guests>>>,
+    remote: Option<HashMap<NodeId, Guests>>,
     is_closed: bool,
 }
 

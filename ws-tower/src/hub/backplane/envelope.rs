@@ -266,7 +266,7 @@ fn open(mut rest: Bytes) -> Option<(NodeId, Envelope)> {
             }
         }
         ASK => Envelope::Ask {
-            node: some_node(rest)?,
+            node: asked(number(rest)?),
         },
         ROSTER => {
             let topic = text(rest)?;
@@ -287,7 +287,7 @@ fn open(mut rest: Bytes) -> Option<(NodeId, Envelope)> {
             expiry: rest.try_get_u32().ok()?,
         },
         RESYNC => Envelope::Resync {
-            node: some_node(rest)?,
+            node: asked(number(rest)?),
         },
         BYE => Envelope::Bye,
         _ => return None,
@@ -341,9 +341,9 @@ fn flag(rest: &mut Bytes) -> Option<bool> {
     }
 }
 
-fn some_node(rest: &mut Bytes) -> Option<Option<NodeId>> {
-    let node = number(rest)?;
-    Some((node != 0).then_some(NodeId(node)))
+/// 0 asks all nodes.
+fn asked(node: u64) -> Option<NodeId> {
+    (node != 0).then_some(NodeId(node))
 }
 
 /// The place of a message: they count from 1.
@@ -415,7 +415,7 @@ mod tests {
     }
 
     fn some_place() -> impl Strategy<Value = Place> {
-        (any::<u64>(), 1.., any::<u64>()).prop_map(|(stream, sequence, age)| Place {
+        (any::<u64>(), 1..=u64::MAX, any::<u64>()).prop_map(|(stream, sequence, age)| Place {
             stream,
             sequence,
             age,

@@ -17,10 +17,12 @@ use crate::BoxError;
 #[derive(Clone, Debug, Default)]
 pub struct InProcess(Arc<Mutex<Channels>>);
 
+type Subscriber = UnboundedSender<(String, Bytes)>;
+
 #[derive(Debug, Default)]
 struct Channels {
     last: u64,
-    by_name: HashMap<String, Vec<(u64, UnboundedSender<(String, Bytes)>)>>,
+    by_name: HashMap<String, Vec<(u64, Subscriber)>>,
 }
 
 impl InProcess {
@@ -78,7 +80,7 @@ impl Broker for InProcess {
 pub struct InProcessCommands {
     broker: InProcess,
     number: u64,
-    sender: UnboundedSender<(String, Bytes)>,
+    sender: Subscriber,
 }
 
 impl Commands for InProcessCommands {

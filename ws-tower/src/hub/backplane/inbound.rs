@@ -495,8 +495,7 @@ impl Inbound {
     }
 
     fn topic(&self, name: &str) -> Option<Arc<Topic>> {
-        let topic = self.lock().channels.get(name)?.topic.upgrade();
-        topic
+        self.lock().channels.get(name)?.topic.upgrade()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
