@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the tests that need more than the Rust toolchain: the Autobahn testsuite, a real browser
-# against the showcase, WebSocket libraries of other languages over HTTP/1.1 and HTTP/2, and real
-# proxies before a server.
+# against the showcase, WebSocket libraries of other languages over HTTP/1.1 and HTTP/2, real
+# proxies before a server, and real brokers between nodes.
 #
 #     tests/full.sh                     every part
 #     tests/full.sh browser             that part
@@ -50,6 +50,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # interop_client: the clients against servers of other hands.
 # program EXAMPLE OPTIONS...: the client at the command line, as whoever types at it sees it.
 # proxied PROXY PACKAGE: the tests through that proxy.
+# brokered BROKER PACKAGE: the hub across nodes over that broker, which the tests start and end.
 parts=(
   "autobahn:load_target autobahn deflate load_target / echo --max-message-size 16777216"
   "autobahn:tls autobahn plain load_target / echo --tls --max-message-size 16777216"
@@ -67,6 +68,8 @@ parts=(
   "proxies:nginx proxied nginx nginx"
   "proxies:haproxy proxied haproxy haproxy"
   "proxies:caddy proxied caddy caddy"
+  "backplane:redis brokered redis redis-server"
+  "backplane:nats brokered nats nats-server"
 )
 playwright="playwright-core@1.64.1"
 python_h2="h2==4.4.1"
@@ -160,6 +163,12 @@ proxied() {
   local proxy=$1 package=$2
   need_service "$proxy" "$package" || return
   ignored_tests proxies "$proxy::"
+}
+
+brokered() {
+  local broker=$1 package=$2
+  need_service "$package" "$package" || return
+  ignored_tests backplane_brokers "$broker::"
 }
 
 browser() {

@@ -84,6 +84,11 @@
 //! [`write_timeout`](crate::Config::write_timeout) its socket is cut off, whatever the policy.
 //! [`Hub::stats`] counts what was skipped, dropped, replaced and disconnected.
 //!
+//! # More than one machine
+//!
+//! A [`Backplane`] shares the topics with the hubs of other processes, over Redis or NATS:
+//! see [`backplane`].
+//!
 //! # What it costs
 //!
 //! | | bytes |
@@ -95,6 +100,7 @@
 //!
 //! The benchmark `hub` of this crate measures what a delivery takes.
 
+pub mod backplane;
 mod compression;
 mod delivery;
 mod policy;
@@ -116,6 +122,7 @@ use ws_core::{CloseFrame, Message, PreparedMessage, Utf8Bytes};
 use crate::Sender;
 
 pub use self::{
+    backplane::Backplane,
     policy::{Lag, Policy, SlowConsumer},
     presence::{Member, Presence, Watch},
     seat::Seat,
@@ -124,6 +131,7 @@ pub use self::{
 pub use crate::session::feeds::MemberId;
 
 use self::{
+    backplane::{Address, BackplaneStats, NodeId, Relay, Remote, SeatId},
     stats::Counters,
     topic::{Home, Joined, Topic},
 };
@@ -142,6 +150,13 @@ struct Inner {
     policy: Arc<Policy>,
     policy_of: Option<Box<PolicyOf>>,
     counters: Arc<Counters>,
+    backplane: Option<Shared>,
+}
+
+/// What is shared with other nodes.
+struct Shared {
+    relay: Arc<Relay>,
+    inbound: Arc<backplane::Inbound>,
 }
 
 type Part = HashMap<Arc<str>, Arc<Topic>>;
@@ -196,16 +211,16 @@ impl Hub {
 
     /// Publishes a message to all members of a topic. Returns how many were reached.
     pub fn publish(&self, topic: &str, message: impl Into<Message>) -> usize {
-        self.find(topic).map_or(0, |topic| {
-            topic.publish(&PreparedMessage::new(message), None)
-        })
+        self.publish_message(topic, message.into(), None)
     }
 
     /// Publishes what is encoded already, to one topic after the other for example: see
     /// [`publish`](Self::publish).
     pub fn publish_prepared(&self, topic: &str, message: &PreparedMessage) -> usize {
-        self.find(topic)
-            .map_or(0, |topic| topic.publish(message, None))
+        match self.find(topic) {
+            Some(topic) => topic.publish(message, None),
+            None => self.relay(topic, Address::All, message.message()),
+        }
     }
 
     /// Publishes a message to all members of a topic but one. Returns how many were reached.
@@ -217,9 +232,7 @@ impl Hub {
         member: MemberId,
         message: impl Into<Message>,
     ) -> usize {
-        self.find(topic).map_or(0, |topic| {
-            topic.publish(&PreparedMessage::new(message), Some(member))
-        })
+        self.publish_message(topic, message.into(), Some(member))
     }
 
     /// Publishes a message to one member of a topic. Says whether it was reached.
@@ -241,6 +254,13 @@ impl Hub {
     /// # }
     /// ```
     pub fn publish_to(&self, topic: &str, member: MemberId, message: impl Into<Message>) -> bool {
+        if member.node > 0 {
+            let Some(remote) = self.remote(member) else {
+                return false;
+            };
+            self.relay(topic, Address::One(remote), &message.into());
+            return true;
+        }
         self.find(topic)
             .is_some_and(|topic| topic.publish_to(member, &PreparedMessage::new(message)) > 0)
     }
@@ -248,6 +268,9 @@ impl Hub {
     /// Closes the sockets of all members of a topic, after what was published before. Returns
     /// how many there were. 1010 is for clients: a 1011 goes out in its place (RFC 6455 §7.4.1).
     pub fn close(&self, topic: &str, close: &CloseFrame) -> usize {
+        if let Some(shared) = &self.0.backplane {
+            shared.relay.close(topic, close);
+        }
         self.find(topic).map_or(0, |topic| topic.close(close))
     }
 
@@ -304,9 +327,69 @@ impl Hub {
         }
     }
 
+    /// What the backplane has done so far; `None` without one.
+    pub fn backplane_stats(&self) -> Option<BackplaneStats> {
+        let shared = self.0.backplane.as_ref()?;
+        Some(shared.relay.counters.get())
+    }
+
+    /// This node; `None` without a backplane.
+    pub fn node(&self) -> Option<NodeId> {
+        let shared = self.0.backplane.as_ref()?;
+        Some(shared.relay.node)
+    }
+
+    /// The node that a member is connected to; `None` without a backplane.
+    pub fn node_of(&self, member: MemberId) -> Option<NodeId> {
+        match member.node {
+            0 => self.node(),
+            number => self.0.backplane.as_ref()?.relay.node_of(number),
+        }
+    }
+
+    /// Waits until what other nodes publish to a topic arrives here: the broker has the
+    /// subscription. Joining does not wait for it. An application that loads a state, and then
+    /// follows its changes, joins first, waits for this, and then loads.
+    ///
+    /// It returns at once without a backplane, and waits for as long as nobody is in the topic or
+    /// the broker is away: set a time limit.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it takes nothing.
+    pub async fn subscribed(&self, topic: &str) {
+        if let Some(shared) = &self.0.backplane {
+            shared.inbound.subscribed(topic).await;
+        }
+    }
+
     /// What has been published, and what became of it.
     pub fn stats(&self) -> Stats {
         self.0.counters.get()
+    }
+
+    fn publish_message(&self, topic: &str, message: Message, except: Option<MemberId>) -> usize {
+        match self.find(topic) {
+            Some(topic) => topic.publish(&PreparedMessage::new(message), except),
+            None => self.relay(topic, self.0.address(except), &message),
+        }
+    }
+
+    /// Sends a message to other nodes, for a topic that nobody here has joined. Nobody is reached
+    /// here.
+    fn relay(&self, topic: &str, to: Address, message: &Message) -> usize {
+        if let Some(shared) = &self.0.backplane {
+            shared.relay.publish(topic, to, message);
+        }
+        0
+    }
+
+    fn remote(&self, member: MemberId) -> Option<Remote> {
+        let node = self.0.backplane.as_ref()?.relay.node_of(member.node)?;
+        Some(Remote {
+            node,
+            seat: SeatId::from(member),
+        })
     }
 
     fn take_seat(&self, name: &str, socket: &Sender, metadata: Option<&Arc<Utf8Bytes>>) -> Seat {
@@ -317,7 +400,7 @@ impl Hub {
                 Joined::Seated { id, key } => (id, key),
                 Joined::SocketIsClosed => {
                     let number = self.0.counters.number();
-                    (MemberId::new(number, u32::MAX, u32::MAX), usize::MAX)
+                    (MemberId::new(number, u32::MAX, u16::MAX), usize::MAX)
                 }
                 Joined::TopicIsGone => {
                     // Whoever left last is about to do the same.
@@ -330,7 +413,7 @@ impl Hub {
     }
 
     fn find(&self, name: &str) -> Option<Arc<Topic>> {
-        lock(self.0.part(name)).get(name).cloned()
+        self.0.find(name)
     }
 
     fn find_or_make(&self, name: &str) -> Arc<Topic> {
@@ -344,9 +427,16 @@ impl Hub {
         let home: Weak<Inner> = Arc::downgrade(inner);
         let name: Arc<str> = name.into();
         let counters = Arc::clone(&inner.counters);
-        let topic = Arc::new(Topic::new(Arc::clone(&name), policy, home, counters));
-        let mut part = lock(inner.part(&name));
-        Arc::clone(part.entry(name).or_insert(topic))
+        let relay = inner.backplane.as_ref().map(|it| Arc::clone(&it.relay));
+        let topic = Arc::new(Topic::new(Arc::clone(&name), policy, home, counters, relay));
+        let topic = {
+            let mut part = lock(inner.part(&name));
+            Arc::clone(part.entry(name).or_insert(topic))
+        };
+        if let Some(shared) = &inner.backplane {
+            shared.relay.touch(topic.name());
+        }
+        topic
     }
 }
 
@@ -371,9 +461,18 @@ impl fmt::Debug for Hub {
 pub struct HubBuilder {
     policy: Policy,
     policy_of: Option<Box<PolicyOf>>,
+    backplane: Option<Backplane>,
 }
 
 impl HubBuilder {
+    /// Shares the topics with the hubs of other nodes, over a broker: a [`Backplane`], or a
+    /// [`Broker`](backplane::Broker) alone. Default: none, the hub is the process's.
+    #[must_use]
+    pub fn backplane(mut self, backplane: impl Into<Backplane>) -> Self {
+        self.backplane = Some(backplane.into());
+        self
+    }
+
     /// How slow subscribers are treated: a [`SlowConsumer`], or a [`Policy`] that says more.
     /// Default: [`SlowConsumer::Disconnect`].
     #[must_use]
@@ -403,14 +502,23 @@ impl HubBuilder {
     }
 
     /// Makes the hub.
+    ///
+    /// # Panics
+    ///
+    /// With a [backplane](Self::backplane), outside of a tokio runtime: its task is spawned.
     pub fn build(self) -> Hub {
         let parts = (0..PARTS).map(|_| Mutex::default()).collect();
-        Hub(Arc::new(Inner {
+        Hub(Arc::new_cyclic(|hub| Inner {
             parts,
             hasher: RandomState::new(),
             policy: Arc::new(self.policy),
             policy_of: self.policy_of,
             counters: Arc::default(),
+            backplane: self.backplane.map(|backplane| {
+                let relay = backplane.relay();
+                let inbound = backplane.start(Weak::clone(hub), Arc::clone(&relay));
+                Shared { relay, inbound }
+            }),
         }))
     }
 }
@@ -420,11 +528,22 @@ impl fmt::Debug for HubBuilder {
         f.debug_struct("HubBuilder")
             .field("policy", &self.policy)
             .field("policy_of", &self.policy_of.is_some())
+            .field("backplane", &self.backplane)
             .finish()
     }
 }
 
 impl Inner {
+    fn find(&self, name: &str) -> Option<Arc<Topic>> {
+        lock(self.part(name)).get(name).cloned()
+    }
+
+    fn address(&self, except: Option<MemberId>) -> Address {
+        let shared = self.backplane.as_ref();
+        let node = |number| shared.and_then(|it| it.relay.node_of(number));
+        topic::address(except, node)
+    }
+
     fn part(&self, name: &str) -> &Mutex<Part> {
         let hash = self.hasher.hash_one(name);
         // The topmost bits are as good as any; there are 64 parts.
@@ -446,6 +565,9 @@ impl Home for Inner {
             let is_last = part.is_empty();
             (topic, is_last.then(|| std::mem::take(&mut *part)))
         };
+        if let (Some(shared), Some(topic)) = (&self.backplane, &topic) {
+            shared.relay.touch(topic.name());
+        }
         // It may have a policy, and that a function, of the application's.
         drop((topic, part));
     }
@@ -453,6 +575,9 @@ impl Home for Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        if let Some(shared) = &self.backplane {
+            shared.relay.stop();
+        }
         for part in &self.parts {
             let topics: Vec<_> = lock(part).drain().map(|(_, topic)| topic).collect();
             for topic in topics {

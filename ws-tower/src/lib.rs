@@ -238,6 +238,8 @@
 //! | `deflate` | compression, permessage-deflate (RFC 7692), with every client that offers it: [`Config::deflate`] says how, or to leave it off | on |
 //! | `http2` | WebSockets by extended CONNECT (RFC 8441), on servers that allow it | off |
 //! | `json` | serde's types as messages, on a socket and for the hub | off |
+//! | `nats` | the hub across machines over [NATS](hub::backplane) | off |
+//! | `redis` | the hub across machines over [Redis](hub::backplane) | off |
 //!
 //! Sessions are tasks of tokio.
 #![forbid(unsafe_code)]

@@ -115,6 +115,27 @@ impl<'a> Delivery<'a> {
         }
     }
 
+    /// Queues it for one member as the notice of a gap: a slow one gets the gap instead, in its
+    /// place behind what waits, and the notice is made when its turn has come.
+    pub(super) fn reach_with_gap(&mut self, id: MemberId, member: &Entry, missed: u64) {
+        let mut state = member.session.lock();
+        let is_waiting = state.feeds.as_ref().is_some_and(|it| it.is_waiting());
+        if !is_waiting && state.connection.send_prepared(self.message).is_ok() {
+            self.wakers.extend(state.nudge());
+            return;
+        }
+        if state.connection.is_open()
+            && let Some(feeds) = &mut state.feeds
+        {
+            feeds.change(member.key, id, |backlog| backlog.miss_last(missed));
+        }
+    }
+
+    /// As [`finish`](Self::finish), for a notice, which counts as no message.
+    pub(super) fn finish_notice(self) {
+        self.finish(&Counters::default());
+    }
+
     /// Does what had to wait for the end of the locks. Returns how many were reached.
     pub(super) fn finish(mut self, counters: &Counters) -> usize {
         for waker in self.wakers.drain(..) {
@@ -149,7 +170,7 @@ fn queue(
         SlowConsumer::SkipNewest if backlog.cost() >= mark => {
             stats.skipped += 1;
             if tells {
-                backlog.miss_last();
+                backlog.miss_last(1);
             }
             return false;
         }

@@ -86,10 +86,12 @@ impl Policy {
     }
 
     /// What a subscriber is told that has missed messages by [`SlowConsumer::SkipNewest`] or
-    /// [`SlowConsumer::DropOldest`]: a message that stands where they would have stood. Default:
-    /// nothing.
+    /// [`SlowConsumer::DropOldest`]: a message that stands where they would have stood. Under every
+    /// rule it also tells of messages that were lost between nodes, by a
+    /// [`Backplane`](crate::hub::Backplane). Default: nothing, and messages that were lost between
+    /// nodes count for [`SlowConsumer::Disconnect`] as too much: it closes the sockets.
     ///
-    /// It runs on the subscriber's task, under no lock. If it panics, the panic is logged and
+    /// It runs on the subscriber's task or on the backplane's, under no lock. If it panics, the panic is logged and
     /// that notice is left out.
     #[must_use]
     pub fn notice<M: Into<Message>>(

@@ -87,13 +87,13 @@ impl Segment {
     }
 
     pub(super) fn get(&self, id: MemberId) -> Option<&Entry> {
-        let member = self.members.get(id.slot as usize)?;
+        let member = self.members.get(usize::from(id.slot))?;
         (member.number == id.number()).then_some(member)
     }
 
     pub(super) fn remove(&mut self, id: MemberId) -> Option<Entry> {
         self.get(id)?;
-        let member = self.members.try_remove(id.slot as usize);
+        let member = self.members.try_remove(usize::from(id.slot));
         if self.members.is_empty() {
             // A peak of members leaves little behind.
             self.members = Slab::new();
@@ -117,7 +117,7 @@ impl Segment {
 
     fn id(&self, number: u64, slot: usize) -> MemberId {
         // A segment has fewer slots than that.
-        let slot = u32::try_from(slot).unwrap_or(u32::MAX);
+        let slot = u16::try_from(slot).unwrap_or(u16::MAX);
         MemberId::new(number, self.index, slot)
     }
 }

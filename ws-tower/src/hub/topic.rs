@@ -1,21 +1,23 @@
 //! A topic: its members, and the order in which they join, leave and get its messages.
 
 use std::{
+    collections::HashMap,
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     task::Waker,
 };
 
-use ws_core::{CloseFrame, PreparedMessage, Utf8Bytes};
+use ws_core::{CloseFrame, Message, PreparedMessage, Utf8Bytes};
 
 use super::{
+    backplane::{self, Address, Change, NodeId, Relay, Remote, SeatId},
     compression::Compression,
     delivery::Delivery,
-    policy::{Lag, Policy},
+    policy::{Lag, Policy, SlowConsumer},
     presence::{Member, Presence, Watcher},
     segment::{Entry, Guarded},
-    stats::Counters,
+    stats::{Counters, Stats},
 };
 use crate::session::{
     feeds::{Draw, MemberId, Source, refill},
@@ -29,6 +31,7 @@ pub(super) struct Topic {
     policy: Arc<Policy>,
     home: Weak<dyn Home>,
     counters: Arc<Counters>,
+    relay: Option<Arc<Relay>>,
     compression: Compression,
     first: Guarded,
     roster: Mutex<Roster>,
@@ -48,7 +51,15 @@ struct Roster {
     /// The segments with room.
     open: Vec<u32>,
     watchers: Vec<Arc<Watcher>>,
+    /// Members of other nodes; `None` for none.
+    remote: Option<HashMap<NodeId, Guests>>,
     is_closed: bool,
+}
+
+/// The members that another node has.
+struct Guests {
+    version: u64,
+    members: HashMap<SeatId, Member>,
 }
 
 /// What came of a join.
@@ -69,12 +80,14 @@ impl Topic {
         policy: Arc<Policy>,
         home: Weak<dyn Home>,
         counters: Arc<Counters>,
+        relay: Option<Arc<Relay>>,
     ) -> Self {
         Self {
             name,
             policy,
             home,
             counters,
+            relay,
             compression: Compression::default(),
             first: Guarded::default(),
             roster: Mutex::new(Roster {
@@ -82,6 +95,7 @@ impl Topic {
                 segments: 1,
                 open: vec![0],
                 watchers: Vec::new(),
+                remote: None,
                 is_closed: false,
             }),
         }
@@ -92,7 +106,9 @@ impl Topic {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.roster().len
+        let roster = self.roster();
+        let guests = roster.guests().map(|it| it.members.len());
+        roster.len + guests.sum::<usize>()
     }
 
     /// Takes a member in.
@@ -116,12 +132,17 @@ impl Topic {
                     roster.len += 1;
                     let member = Member::new(id, metadata.cloned());
                     let wakers = roster.tell(&Presence::Joined(member));
+                    self.share(|| {
+                        let (seat, metadata) = (id.into(), metadata.cloned());
+                        Change::Joined(backplane::Entry { seat, metadata })
+                    });
                     (Some((id, key)), wakers, false)
                 }
                 None => (None, Vec::new(), roster.close_if_unused()),
             }
         };
         wake(wakers);
+        self.wake_relay();
         if is_closed {
             self.forget();
         }
@@ -137,8 +158,18 @@ impl Topic {
             .is_some_and(|segment| segment.lock().get(id).is_some())
     }
 
-    /// Queues a message for all members but one. Returns how many were reached.
+    /// Queues a message for all members but one, and for other nodes. Returns how many were
+    /// reached here.
     pub(super) fn publish(&self, message: &PreparedMessage, except: Option<MemberId>) -> usize {
+        if let Some(relay) = &self.relay {
+            let to = address(except, |number| relay.node_of(number));
+            relay.publish(&self.name, to, message.message());
+        }
+        self.publish_here(message, except)
+    }
+
+    /// Queues a message for all members of this node but one. Returns how many were reached.
+    fn publish_here(&self, message: &PreparedMessage, except: Option<MemberId>) -> usize {
         self.compression.prepare(message);
         let mut delivery = Delivery::new(message, &self.policy);
         {
@@ -182,8 +213,171 @@ impl Topic {
 
     pub(super) fn members(&self) -> Vec<Member> {
         // Members neither come nor go meanwhile.
+        let roster = self.roster();
+        self.members_of_roster(&roster)
+    }
+
+    // Other nodes.
+
+    /// Queues a message of another node for all members but one.
+    pub(super) fn deliver(&self, message: Message, except: Option<SeatId>) {
+        let except = except.map(|it| it.member(0));
+        self.publish_here(&PreparedMessage::new(message), except);
+    }
+
+    /// Queues a message of another node for one member.
+    pub(super) fn deliver_to(&self, message: Message, member: SeatId) {
+        self.publish_to(member.member(0), &PreparedMessage::new(message));
+    }
+
+    /// So many messages of another node have not come: what the policy has for that is done.
+    pub(super) fn miss(&self, missed: u64) {
+        if self.policy.notice.is_some() {
+            let Some(notice) = self.notice(missed) else {
+                return;
+            };
+            let mut delivery = Delivery::new(&notice, &self.policy);
+            {
+                let rest = self.first.lock().rest();
+                let behind = rest.iter().flat_map(|rest| rest.iter());
+                for segment in [&self.first].into_iter().chain(behind) {
+                    for (id, member) in segment.lock().members() {
+                        delivery.reach_with_gap(id, member, missed);
+                    }
+                }
+            }
+            delivery.finish_notice();
+        } else if self.policy.rule == SlowConsumer::Disconnect {
+            let disconnected = self.close(&self.policy.close) as u64;
+            self.counters.add(&Stats {
+                disconnected,
+                ..Stats::default()
+            });
+        }
+    }
+
+    /// The members of this node, for the others, with the version they are.
+    pub(super) fn local_members(&self) -> (u64, Vec<backplane::Entry>) {
         let _roster = self.roster();
-        self.members_of_roster()
+        let version = self.relay.as_ref().map_or(0, |it| it.version(&self.name));
+        let members = self.collect(|id, member| backplane::Entry {
+            seat: id.into(),
+            metadata: member.metadata.clone(),
+        });
+        (version, members)
+    }
+
+    /// The version of another node's members; 0 for none.
+    pub(super) fn remote_version(&self, node: NodeId) -> u64 {
+        let roster = self.roster();
+        let guests = roster.remote.as_ref().and_then(|all| all.get(&node));
+        guests.map_or(0, |it| it.version)
+    }
+
+    /// A member of another node has come or gone. Says whether that can be, after what is known.
+    pub(super) fn change_remote(
+        &self,
+        node: NodeId,
+        number: u16,
+        previous: u64,
+        version: u64,
+        change: Change,
+    ) -> bool {
+        let wakers = {
+            let mut roster = self.roster();
+            let all = roster.remote.get_or_insert_default();
+            let guests = all.entry(node).or_insert_with(Guests::none);
+            if version <= guests.version {
+                return true;
+            }
+            let mut events = Vec::new();
+            if previous == 0 {
+                // Before it was nobody.
+                events.extend(guests.members.drain().map(|(_, it)| Presence::Left(it)));
+            } else if previous != guests.version {
+                return false;
+            }
+            guests.version = version;
+            match change {
+                Change::Joined(entry) => {
+                    let member = Member::new(entry.seat.member(number), entry.metadata);
+                    guests.members.insert(entry.seat, member.clone());
+                    events.push(Presence::Joined(member));
+                }
+                Change::Left(seat) => {
+                    events.extend(guests.members.remove(&seat).map(Presence::Left));
+                }
+            }
+            roster.tell_all(&events)
+        };
+        wake(wakers);
+        true
+    }
+
+    /// These are the members of another node.
+    pub(super) fn replace_remote(
+        &self,
+        node: NodeId,
+        number: u16,
+        version: u64,
+        members: Vec<backplane::Entry>,
+    ) {
+        let members: HashMap<_, _> = members
+            .into_iter()
+            .map(|it| (it.seat, Member::new(it.seat.member(number), it.metadata)))
+            .collect();
+        let wakers = {
+            let mut roster = self.roster();
+            let all = roster.remote.get_or_insert_default();
+            let guests = all.entry(node).or_insert_with(Guests::none);
+            if version < guests.version {
+                return;
+            }
+            let mut events = Vec::new();
+            for (seat, member) in &guests.members {
+                if !members.contains_key(seat) {
+                    events.push(Presence::Left(member.clone()));
+                }
+            }
+            for (seat, member) in &members {
+                if !guests.members.contains_key(seat) {
+                    events.push(Presence::Joined(member.clone()));
+                }
+            }
+            *guests = Guests { version, members };
+            roster.tell_all(&events)
+        };
+        wake(wakers);
+    }
+
+    /// Another node is no more, and so are its members.
+    pub(super) fn forget_node(&self, node: NodeId) {
+        let wakers = {
+            let mut roster = self.roster();
+            let guests = roster.remote.as_mut().and_then(|all| all.remove(&node));
+            let members = guests.into_iter().flat_map(|it| it.members.into_values());
+            let events: Vec<_> = members.map(Presence::Left).collect();
+            roster.tell_all(&events)
+        };
+        wake(wakers);
+    }
+
+    /// Tells other nodes of a change, while the roster is held.
+    fn share(&self, change: impl FnOnce() -> Change) {
+        if let Some(relay) = &self.relay
+            && relay.has_presence()
+        {
+            relay.change(&self.name, change());
+        }
+    }
+
+    /// To be called after [`share`](Self::share), outside the lock.
+    fn wake_relay(&self) {
+        if let Some(relay) = &self.relay
+            && relay.has_presence()
+        {
+            relay.wake();
+        }
     }
 
     // Presence.
@@ -212,9 +406,9 @@ impl Topic {
 
     /// Brings a watcher up to date that has missed something, or knows nothing yet.
     pub(super) fn catch_up(&self, watcher: &Watcher) -> (Vec<Member>, impl Sized + use<>) {
-        let _roster = self.roster();
+        let roster = self.roster();
         let missed = watcher.catch_up();
-        (self.members_of_roster(), missed)
+        (self.members_of_roster(&roster), missed)
     }
 
     /// Nobody can join any more.
@@ -278,8 +472,10 @@ impl Topic {
         Some((id, key, segment.is_full()))
     }
 
-    fn members_of_roster(&self) -> Vec<Member> {
-        self.collect(|id, member| Member::new(id, member.metadata.clone()))
+    fn members_of_roster(&self, roster: &Roster) -> Vec<Member> {
+        let mut all = self.collect(|id, member| Member::new(id, member.metadata.clone()));
+        all.extend(roster.guests().flat_map(|it| it.members.values().cloned()));
+        all
     }
 
     fn collect<T>(&self, mut each: impl FnMut(MemberId, &Entry) -> T) -> Vec<T> {
@@ -320,10 +516,12 @@ impl Source for Topic {
                 roster.len -= 1;
                 let member = Member::new(id, member.metadata.clone());
                 wakers = roster.tell(&Presence::Left(member));
+                self.share(|| Change::Left(id.into()));
             }
             (left, wakers, roster.close_if_unused())
         };
         wake(wakers);
+        self.wake_relay();
         if is_closed {
             self.forget();
         }
@@ -354,7 +552,24 @@ impl fmt::Debug for Topic {
     }
 }
 
+impl Guests {
+    fn none() -> Self {
+        Self {
+            version: 0,
+            members: HashMap::new(),
+        }
+    }
+}
+
 impl Roster {
+    fn guests(&self) -> impl Iterator<Item = &Guests> {
+        self.remote.iter().flat_map(|all| all.values())
+    }
+
+    fn tell_all(&self, events: &[Presence]) -> Vec<Waker> {
+        events.iter().flat_map(|event| self.tell(event)).collect()
+    }
+
     /// Tells all watchers. Their wakers are to be woken outside the lock.
     fn tell(&self, event: &Presence) -> Vec<Waker> {
         let watchers = self.watchers.iter();
@@ -368,6 +583,24 @@ impl Roster {
         }
         self.is_closed = true;
         true
+    }
+}
+
+/// Whom other nodes deliver a message to that is for all members but one.
+pub(super) fn address(
+    except: Option<MemberId>,
+    node_of: impl FnOnce(u16) -> Option<NodeId>,
+) -> Address {
+    match except {
+        Some(member) if member.node > 0 => match node_of(member.node) {
+            Some(node) => Address::AllBut(Remote {
+                node,
+                seat: member.into(),
+            }),
+            None => Address::All,
+        },
+        // It is one of ours.
+        _ => Address::All,
     }
 }
 

@@ -24,19 +24,28 @@ use super::state::{Shared, State};
 pub struct MemberId {
     number: u64,
     pub(crate) segment: u32,
-    pub(crate) slot: u32,
+    pub(crate) slot: u16,
+    /// 0 for a member of this node.
+    pub(crate) node: u16,
 }
 
 impl MemberId {
-    pub(crate) fn new(number: u64, segment: u32, slot: u32) -> Self {
+    pub(crate) fn new(number: u64, segment: u32, slot: u16) -> Self {
+        Self::of_node(number, segment, slot, 0)
+    }
+
+    pub(crate) fn of_node(number: u64, segment: u32, slot: u16, node: u16) -> Self {
         Self {
             number,
             segment,
             slot,
+            node,
         }
     }
 
-    /// The number: unique in this hub, ascending with the joins, never given again.
+    /// The number: unique in the hub of its node, ascending with the joins there, never given
+    /// again. Over a [`Backplane`](crate::hub::Backplane) members of different nodes may have the
+    /// same: their ids differ, and [`Hub::node_of`](crate::hub::Hub::node_of) tells the node.
     pub fn number(self) -> u64 {
         self.number
     }
@@ -276,11 +285,11 @@ impl Backlog {
         }
     }
 
-    /// One message more is missing at the back.
-    pub(crate) fn miss_last(&mut self) {
+    /// So many messages more are missing at the back.
+    pub(crate) fn miss_last(&mut self, count: u64) {
         match self.items.back_mut() {
-            Some(Item::Gap(missed)) => *missed += 1,
-            _ => self.items.push_back(Item::Gap(1)),
+            Some(Item::Gap(missed)) => *missed += count,
+            _ => self.items.push_back(Item::Gap(count)),
         }
     }
 }

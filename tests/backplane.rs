@@ -1,0 +1,639 @@
+//! The hub across nodes, over a broker in the process that can be cut, stalled and lied to.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{
+    future::pending,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+use ws_tower::{
+    BoxError, CloseCode, Config, Message, WebSocket,
+    hub::{
+        Backplane, Hub, Policy, Presence, SlowConsumer,
+        backplane::{BackplaneStats, Broker, Commands, InProcess, Messages},
+    },
+    pair,
+};
+
+const SOON: Duration = Duration::from_secs(20);
+const BEAT: Duration = Duration::from_millis(200);
+
+fn node(broker: impl Broker) -> Hub {
+    let backplane = Backplane::new(broker).heartbeat(BEAT);
+    Hub::builder().backplane(backplane).build()
+}
+
+fn telling(broker: impl Broker) -> Hub {
+    let policy = Policy::new(SlowConsumer::DropOldest)
+        .backlog(1 << 30)
+        .notice(|lag| format!("missed {}", lag.missed()));
+    Hub::builder()
+        .slow_consumer(policy)
+        .backplane(Backplane::new(broker).heartbeat(BEAT))
+        .build()
+}
+
+fn quiet() -> Config {
+    Config::new().keepalive_interval(None)
+}
+
+async fn message(socket: &mut WebSocket) -> Message {
+    let message = timeout(SOON, socket.recv()).await.expect("in time");
+    message.unwrap().unwrap()
+}
+
+async fn text(socket: &mut WebSocket) -> String {
+    message(socket).await.as_text().unwrap().to_owned()
+}
+
+async fn subscribed(hub: &Hub, topic: &str) {
+    timeout(SOON, hub.subscribed(topic)).await.expect("in time");
+}
+
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    for _ in 0..4000 {
+        if is_so() {
+            return;
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
+    panic!("it never came: {what}");
+}
+
+fn stats(hub: &Hub) -> BackplaneStats {
+    hub.backplane_stats().unwrap()
+}
+
+/// A broker with faults.
+#[derive(Clone)]
+struct Faulty {
+    broker: InProcess,
+    /// Connections of an older generation are cut.
+    generation: watch::Sender<u64>,
+    is_down: Arc<AtomicBool>,
+    stalls: Arc<AtomicBool>,
+    /// So many messages are lost on their way in.
+    loses: Arc<AtomicUsize>,
+}
+
+impl Faulty {
+    fn new(broker: &InProcess) -> Self {
+        Self {
+            broker: broker.clone(),
+            generation: watch::Sender::new(0),
+            is_down: Arc::default(),
+            stalls: Arc::default(),
+            loses: Arc::default(),
+        }
+    }
+
+    fn cut(&self) {
+        self.generation.send_modify(|it| *it += 1);
+    }
+}
+
+struct Half<T>(T, Faulty, watch::Receiver<u64>);
+
+impl Broker for Faulty {
+    type Commands = Half<<InProcess as Broker>::Commands>;
+    type Messages = Half<<InProcess as Broker>::Messages>;
+
+    async fn connect(&self) -> Result<(Self::Commands, Self::Messages), BoxError> {
+        if self.is_down.load(Ordering::SeqCst) {
+            return Err("down".into());
+        }
+        let (commands, messages) = self.broker.connect().await?;
+        let cut = || self.generation.subscribe();
+        Ok((
+            Half(commands, self.clone(), cut()),
+            Half(messages, self.clone(), cut()),
+        ))
+    }
+}
+
+impl Commands for Half<<InProcess as Broker>::Commands> {
+    fn max_payload(&self) -> usize {
+        1 << 20
+    }
+
+    async fn subscribe(&mut self, channels: &[String]) -> Result<(), BoxError> {
+        self.0.subscribe(channels).await
+    }
+
+    async fn unsubscribe(&mut self, channels: &[String]) -> Result<(), BoxError> {
+        self.0.unsubscribe(channels).await
+    }
+
+    async fn publish(&mut self, batch: &[(String, Bytes)]) -> Result<(), BoxError> {
+        if self.1.stalls.load(Ordering::SeqCst) {
+            return pending().await;
+        }
+        if self.2.has_changed()? {
+            return Err("cut".into());
+        }
+        let lose = |it: usize| it.checked_sub(1);
+        for one in batch {
+            // Kinds 1 and 2 are messages.
+            let is_message = matches!(one.1.get(4), Some(1 | 2));
+            let loses = &self.1.loses;
+            if is_message
+                && loses
+                    .fetch_update(Ordering::SeqCst, Ordering::SeqCst, lose)
+                    .is_ok()
+            {
+                continue;
+            }
+            self.0.publish(std::slice::from_ref(one)).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Messages for Half<<InProcess as Broker>::Messages> {
+    async fn recv(&mut self) -> Result<(String, Bytes), BoxError> {
+        tokio::select! {
+            received = self.0.recv() => received,
+            _ = self.2.changed() => Err("cut".into()),
+        }
+    }
+}
+
+// Who gets what.
+
+#[tokio::test]
+async fn a_message_reaches_members_on_all_nodes_once_and_as_it_was() {
+    let broker = InProcess::new();
+    let hubs = [(); 3].map(|()| node(broker.clone()));
+    let mut clients = Vec::new();
+    let mut seats = Vec::new();
+    for hub in &hubs {
+        let (client, server) = pair(quiet());
+        seats.push(hub.join("lobby", &server));
+        clients.push((client, server));
+    }
+    for hub in &hubs {
+        subscribed(hub, "lobby").await;
+    }
+    assert_eq!(seats[0].publish("héllo"), 1);
+    assert_eq!(
+        hubs[0].publish("lobby", Message::binary(&b"\0\xff\r\n"[..])),
+        1
+    );
+    assert_eq!(seats[0].publish_to_others("to others"), 0);
+    hubs[0].publish("lobby", "");
+    for (at, (client, _)) in clients.iter_mut().enumerate() {
+        assert_eq!(text(client).await, "héllo");
+        assert_eq!(message(client).await, Message::binary(&b"\0\xff\r\n"[..]));
+        if at > 0 {
+            assert_eq!(text(client).await, "to others");
+        }
+        assert_eq!(text(client).await, "");
+    }
+    // A heartbeat later nothing has come again.
+    sleep(BEAT * 2).await;
+    for (client, _) in &mut clients {
+        assert!(client.recv().now_or_never().is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_node_without_members_publishes_and_has_no_subscription() {
+    let broker = InProcess::new();
+    let (worker, hub) = (node(broker.clone()), node(broker.clone()));
+    let (mut client, server) = pair(quiet());
+    let (_other, other_server) = pair(quiet());
+    let seats = [hub.join("news", &server), hub.join("news", &other_server)];
+    subscribed(&hub, "news").await;
+    assert_eq!(worker.publish("news", "rain"), 0);
+    assert_eq!(text(&mut client).await, "rain");
+    assert_eq!(broker.subscriptions("ws:topic:news"), 1);
+    let [first, second] = seats;
+    drop(first);
+    sleep(BEAT).await;
+    assert_eq!(broker.subscriptions("ws:topic:news"), 1);
+    drop(second);
+    until("no subscription", || {
+        broker.subscriptions("ws:topic:news") == 0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_topic_that_is_left_and_joined_again_and_again_ends_up_right() {
+    let broker = InProcess::new();
+    let (hub, other) = (node(broker.clone()), node(broker.clone()));
+    let (mut client, server) = pair(quiet());
+    for _ in 0..200 {
+        drop(hub.join("lobby", &server));
+        tokio::task::yield_now().await;
+    }
+    let _seat = hub.join("lobby", &server);
+    subscribed(&hub, "lobby").await;
+    assert_eq!(broker.subscriptions("ws:topic:lobby"), 1);
+    other.publish("lobby", "still here?");
+    assert_eq!(text(&mut client).await, "still here?");
+}
+
+#[tokio::test]
+async fn order_is_kept_for_each_publisher_and_nothing_comes_twice() {
+    const COUNT: usize = 2000;
+    let broker = InProcess::new();
+    let hubs = [(); 3].map(|()| telling(broker.clone()));
+    let mut clients = Vec::new();
+    let mut seats = Vec::new();
+    for hub in &hubs {
+        let (client, server) = pair(quiet());
+        seats.push(hub.join("lobby", &server));
+        clients.push((client, server));
+        subscribed(hub, "lobby").await;
+    }
+    for (name, hub) in hubs.iter().enumerate() {
+        let hub = hub.clone();
+        tokio::spawn(async move {
+            for count in 0..COUNT {
+                hub.publish("lobby", format!("{name} {count}"));
+                if count % 50 == 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+        });
+    }
+    for (client, _) in &mut clients {
+        let mut next = [0; 3];
+        for _ in 0..3 * COUNT {
+            let text = text(client).await;
+            let (name, count) = text.split_once(' ').unwrap();
+            let next = &mut next[name.parse::<usize>().unwrap()];
+            assert_eq!(count.parse::<usize>().unwrap(), *next, "of {name}");
+            *next += 1;
+        }
+        assert_eq!(next, [COUNT; 3]);
+    }
+}
+
+// Who is there.
+
+#[tokio::test]
+async fn members_of_other_nodes_are_seen_reached_and_left_out() {
+    let broker = InProcess::new();
+    let (here, there) = (node(broker.clone()), node(broker.clone()));
+    let (mut ann, ann_server) = pair(quiet());
+    let (mut bob, bob_server) = pair(quiet());
+    let ann_seat = here.join_as("lobby", &ann_server, "Ann");
+    let mut watch = here.watch("lobby");
+    let Some(Presence::Members(members)) = watch.recv().await else {
+        panic!("members come first");
+    };
+    assert_eq!(members.len(), 1);
+    let bob_seat = there.join_as("lobby", &bob_server, "Bob");
+    let Some(Presence::Joined(bob_here)) = timeout(SOON, watch.recv()).await.unwrap() else {
+        panic!("Bob joins");
+    };
+    assert_eq!(bob_here.metadata(), Some("Bob"));
+    assert_eq!(bob_here.id().number(), bob_seat.id().number());
+    assert_ne!(bob_here.id(), bob_seat.id());
+    assert_eq!(here.node_of(bob_here.id()), there.node());
+    assert_eq!(here.node_of(ann_seat.id()), here.node());
+    assert_eq!(
+        (here.member_count("lobby"), here.members("lobby").len()),
+        (2, 2)
+    );
+    until("who was there before", || there.member_count("lobby") == 2).await;
+
+    assert!(here.publish_to("lobby", bob_here.id(), "for bob"));
+    here.publish_except("lobby", bob_here.id(), "not for bob");
+    here.publish("lobby", "for both");
+    for expected in ["for bob", "for both"] {
+        assert_eq!(text(&mut bob).await, expected);
+    }
+    for expected in ["not for bob", "for both"] {
+        assert_eq!(text(&mut ann).await, expected);
+    }
+    drop(bob_seat);
+    assert_eq!(
+        timeout(SOON, watch.recv()).await.unwrap(),
+        Some(Presence::Left(bob_here))
+    );
+    assert_eq!(here.member_count("lobby"), 1);
+}
+
+#[tokio::test]
+async fn closing_a_topic_closes_it_on_all_nodes() {
+    let broker = InProcess::new();
+    let (here, there) = (node(broker.clone()), node(broker.clone()));
+    let (mut client, server) = pair(quiet());
+    let _seat = there.join("lobby", &server);
+    subscribed(&there, "lobby").await;
+    assert_eq!(here.close("lobby", &CloseCode::GOING_AWAY.into()), 0);
+    assert!(timeout(SOON, client.recv()).await.unwrap().is_none());
+    let closed = client.closed().await;
+    let code = closed.received().and_then(|close| close.code());
+    assert_eq!(code, Some(CloseCode::GOING_AWAY));
+}
+
+#[tokio::test]
+async fn members_of_a_node_that_ends_leave_at_once_and_of_a_dead_one_after_its_time() {
+    let broker = InProcess::new();
+    let faulty = Faulty::new(&broker);
+    let here = node(broker.clone());
+    let (ends, dies) = (node(broker.clone()), node(faulty.clone()));
+    let (_ann, ann_server) = pair(quiet());
+    let mut servers = Vec::new();
+    let _seat = here.join("lobby", &ann_server);
+    for hub in [&ends, &dies] {
+        let (client, server) = pair(quiet());
+        servers.push((hub.join("lobby", &server), client, server));
+    }
+    until("all members", || here.member_count("lobby") == 3).await;
+    assert_eq!(stats(&here).nodes, 2);
+    drop(ends);
+    until("one node less", || here.member_count("lobby") == 2).await;
+    // It is cut off, and does not come back.
+    faulty.is_down.store(true, Ordering::SeqCst);
+    faulty.cut();
+    sleep(BEAT).await;
+    assert_eq!(here.member_count("lobby"), 2);
+    until("no node left", || here.member_count("lobby") == 1).await;
+    // Until it does.
+    faulty.is_down.store(false, Ordering::SeqCst);
+    until("it is back", || here.member_count("lobby") == 2).await;
+    until("it sees us", || dies.member_count("lobby") == 2).await;
+}
+
+#[tokio::test]
+async fn many_members_arrive_in_parts() {
+    let broker = InProcess::new();
+    let (here, there) = (node(broker.clone()), node(broker.clone()));
+    let mut all = Vec::new();
+    let metadata = "x".repeat(1000);
+    for _ in 0..300 {
+        let (client, server) = pair(quiet());
+        all.push((here.join_as("lobby", &server, &*metadata), client, server));
+    }
+    let _watch = there.watch("lobby");
+    until("all members", || there.member_count("lobby") == 300).await;
+    drop(all);
+    until("none", || there.member_count("lobby") == 0).await;
+}
+
+// What is lost.
+
+#[tokio::test]
+async fn what_is_lost_on_the_way_is_told_in_its_place_and_counted() {
+    let broker = InProcess::new();
+    let faulty = Faulty::new(&broker);
+    let (here, there) = (node(faulty.clone()), telling(broker.clone()));
+    let (mut client, server) = pair(quiet());
+    let _seat = there.join("lobby", &server);
+    subscribed(&there, "lobby").await;
+    here.publish("lobby", "before");
+    assert_eq!(text(&mut client).await, "before");
+    faulty.loses.store(7, Ordering::SeqCst);
+    for _ in 0..7 {
+        here.publish("lobby", "lost");
+    }
+    here.publish("lobby", "after");
+    assert_eq!(text(&mut client).await, "missed 7");
+    assert_eq!(text(&mut client).await, "after");
+    // At the end nothing follows that could tell: the mark does.
+    faulty.loses.store(3, Ordering::SeqCst);
+    for _ in 0..3 {
+        here.publish("lobby", "lost");
+    }
+    assert_eq!(text(&mut client).await, "missed 3");
+    assert_eq!(stats(&there).missed, 10);
+    assert_eq!(stats(&there).received, 2);
+}
+
+#[tokio::test]
+async fn a_stream_whose_first_messages_are_lost_is_missed_from_its_beginning() {
+    let broker = InProcess::new();
+    let faulty = Faulty::new(&broker);
+    let (here, there) = (node(faulty.clone()), telling(broker.clone()));
+    let (mut client, server) = pair(quiet());
+    let _seat = there.join("lobby", &server);
+    subscribed(&there, "lobby").await;
+    faulty.loses.store(4, Ordering::SeqCst);
+    for count in 0..5 {
+        here.publish("lobby", format!("{count}"));
+    }
+    assert_eq!(text(&mut client).await, "missed 4");
+    assert_eq!(text(&mut client).await, "4");
+    // One that comes later has missed nothing.
+    let late = telling(broker.clone());
+    let (mut other, other_server) = pair(quiet());
+    let _late_seat = late.join("lobby", &other_server);
+    subscribed(&late, "lobby").await;
+    here.publish("lobby", "5");
+    assert_eq!(text(&mut other).await, "5");
+    assert_eq!(stats(&late).missed, 0);
+}
+
+#[tokio::test]
+async fn messages_wait_for_a_broker_until_their_deadline_and_no_longer() {
+    let broker = InProcess::new();
+    let faulty = Faulty::new(&broker);
+    let backplane = Backplane::new(faulty.clone())
+        .heartbeat(BEAT)
+        .max_backoff(BEAT)
+        .deadline(Duration::from_millis(600));
+    let here = Hub::builder().backplane(backplane).build();
+    let there = telling(broker.clone());
+    let (mut client, server) = pair(quiet());
+    let _seat = there.join("lobby", &server);
+    subscribed(&there, "lobby").await;
+    here.publish("lobby", "first");
+    assert_eq!(text(&mut client).await, "first");
+
+    faulty.is_down.store(true, Ordering::SeqCst);
+    faulty.cut();
+    for _ in 0..9 {
+        here.publish("lobby", "too late");
+    }
+    until("they expire", || stats(&here).expired == 9).await;
+    assert_eq!(stats(&here).connected, 0);
+    here.publish("lobby", "in time");
+    faulty.is_down.store(false, Ordering::SeqCst);
+    assert_eq!(text(&mut client).await, "missed 9");
+    assert_eq!(text(&mut client).await, "in time");
+    assert_eq!(stats(&there).missed, 9);
+    assert_eq!((stats(&here).expired, stats(&here).sent), (9, 2));
+}
+
+#[tokio::test]
+async fn a_broker_that_takes_nothing_is_given_up_and_what_it_may_have_taken_comes_once() {
+    let broker = InProcess::new();
+    let faulty = Faulty::new(&broker);
+    let backplane = Backplane::new(faulty.clone())
+        .heartbeat(BEAT)
+        .deadline(Duration::from_millis(500));
+    let here = Hub::builder().backplane(backplane).build();
+    let there = telling(broker.clone());
+    let (mut client, server) = pair(quiet());
+    let _seat = there.join("lobby", &server);
+    subscribed(&there, "lobby").await;
+    until("connected", || stats(&here).connected == 1).await;
+    faulty.stalls.store(true, Ordering::SeqCst);
+    let before = std::time::Instant::now();
+    for _ in 0..1000 {
+        here.publish("lobby", "lost");
+    }
+    assert!(
+        before.elapsed() < Duration::from_millis(400),
+        "nobody waits"
+    );
+    until("they expire", || stats(&here).expired == 1000).await;
+    assert!(stats(&here).disconnects >= 1);
+    faulty.stalls.store(false, Ordering::SeqCst);
+    here.publish("lobby", "after");
+    assert_eq!(text(&mut client).await, "missed 1000");
+    assert_eq!(text(&mut client).await, "after");
+}
+
+#[tokio::test]
+async fn a_subscriber_that_was_cut_off_learns_what_it_missed_meanwhile() {
+    let broker = InProcess::new();
+    let faulty = Faulty::new(&broker);
+    let (here, there) = (node(broker.clone()), telling(faulty.clone()));
+    let (mut client, server) = pair(quiet());
+    let _seat = there.join("lobby", &server);
+    subscribed(&there, "lobby").await;
+    here.publish("lobby", "before");
+    assert_eq!(text(&mut client).await, "before");
+    faulty.is_down.store(true, Ordering::SeqCst);
+    faulty.cut();
+    until("cut off", || stats(&there).connected == 0).await;
+    for _ in 0..12 {
+        here.publish("lobby", "unheard");
+    }
+    until("sent", || stats(&here).sent == 13).await;
+    // The quiet stream has been marked before anybody listens again.
+    sleep(BEAT * 3).await;
+    faulty.is_down.store(false, Ordering::SeqCst);
+    assert_eq!(text(&mut client).await, "missed 12");
+    here.publish("lobby", "after");
+    assert_eq!(text(&mut client).await, "after");
+}
+
+#[tokio::test]
+async fn what_the_queue_or_the_broker_does_not_take_is_counted_and_told() {
+    let broker = InProcess::new();
+    let faulty = Faulty::new(&broker);
+    let backplane = Backplane::new(faulty.clone()).heartbeat(BEAT).queue(2000);
+    let here = Hub::builder().backplane(backplane).build();
+    let there = telling(broker.clone());
+    let (mut client, server) = pair(quiet());
+    let _seat = there.join("lobby", &server);
+    subscribed(&there, "lobby").await;
+    until("connected", || stats(&here).connected == 1).await;
+    here.publish("lobby", vec![0; 2 << 20]);
+    for _ in 0..20 {
+        here.publish("lobby", vec![0; 136]);
+    }
+    assert_eq!(text(&mut client).await, "missed 1");
+    for _ in 0..10 {
+        assert_eq!(message(&mut client).await.len(), 136);
+    }
+    assert_eq!(text(&mut client).await, "missed 10");
+    assert_eq!(stats(&here).overflowed, 10);
+    assert_eq!(stats(&here).too_large, 1);
+    here.publish(&"x".repeat(513), "its name is too long");
+    assert_eq!(stats(&here).too_large, 2);
+}
+
+#[tokio::test]
+async fn without_a_notice_a_gap_disconnects_whom_the_policy_disconnects() {
+    let broker = InProcess::new();
+    let faulty = Faulty::new(&broker);
+    let (here, there) = (node(faulty.clone()), node(broker.clone()));
+    let (mut client, server) = pair(quiet());
+    let _seat = there.join("lobby", &server);
+    subscribed(&there, "lobby").await;
+    faulty.loses.store(1, Ordering::SeqCst);
+    here.publish("lobby", "lost");
+    assert!(timeout(SOON, client.recv()).await.unwrap().is_none());
+    let closed = client.closed().await;
+    let code = closed.received().and_then(|close| close.code());
+    assert_eq!(code, Some(CloseCode::TRY_AGAIN_LATER));
+    assert_eq!(there.stats().disconnected, 1);
+}
+
+#[tokio::test]
+async fn a_slow_subscriber_on_one_node_leaves_the_others_untouched() {
+    let broker = InProcess::new();
+    let (here, there) = (node(broker.clone()), node(broker.clone()));
+    let (_stalled, slow) = pair(quiet());
+    let (mut client, server) = pair(quiet());
+    let (mut local, local_server) = pair(quiet());
+    let _seats = [
+        there.join("lobby", &slow),
+        there.join("lobby", &server),
+        here.join("lobby", &local_server),
+    ];
+    subscribed(&there, "lobby").await;
+    let payload = "x".repeat(8192);
+    for _ in 0..64 {
+        here.publish("lobby", &*payload);
+        assert_eq!(text(&mut client).await.len(), 8192);
+        assert_eq!(text(&mut local).await.len(), 8192);
+    }
+    assert_eq!(there.stats().disconnected, 1);
+    assert_eq!(stats(&there).missed, 0);
+}
+
+// What others put on the channels.
+
+#[tokio::test]
+async fn foreign_and_broken_payloads_are_counted_and_change_nothing() {
+    let broker = InProcess::new();
+    let (here, there) = (node(broker.clone()), node(broker.clone()));
+    let (mut client, server) = pair(quiet());
+    let _seat = there.join("lobby", &server);
+    subscribed(&there, "lobby").await;
+    let payloads: [&'static [u8]; 6] = [
+        b"",
+        b"{\"text\":\"hello\"}",
+        b"wsb\x02\x01from the future",
+        b"wsb\x01\x01short",
+        b"wsb\x01\xff\0\0\0\0\0\0\0\x01",
+        // A text that is not UTF-8.
+        b"wsb\x01\x01\0\0\0\0\0\0\0\x01\
+          \0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\0\xff",
+    ];
+    for channel in ["ws:topic:lobby", "ws:nodes"] {
+        for payload in payloads {
+            broker.publish(channel, payload);
+        }
+    }
+    until("refused", || stats(&there).refused == 12).await;
+    here.publish("lobby", "fine");
+    assert_eq!(text(&mut client).await, "fine");
+}
+
+#[tokio::test]
+async fn hubs_with_different_prefixes_know_nothing_of_each_other() {
+    let broker = InProcess::new();
+    let (here, there) = (node(broker.clone()), {
+        let backplane = Backplane::new(broker.clone())
+            .prefix("other")
+            .heartbeat(BEAT);
+        Hub::builder().backplane(backplane).build()
+    });
+    let (mut client, server) = pair(quiet());
+    let _seat = there.join("lobby", &server);
+    subscribed(&there, "lobby").await;
+    here.publish("lobby", "hello");
+    sleep(BEAT * 2).await;
+    assert!(client.recv().now_or_never().is_none());
+    assert_eq!((stats(&here).nodes, stats(&there).nodes), (0, 0));
+}

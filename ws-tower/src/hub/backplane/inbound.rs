@@ -1,0 +1,512 @@
+//! What other nodes have for this one: their messages in order and once, what is missing, their
+//! members, and whether they are alive.
+
+use std::{
+    collections::{HashMap, HashSet},
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::{
+    NodeId,
+    envelope::{Address, Entry, Envelope, Place, Refused},
+    relay::Relay,
+};
+use crate::hub::{Inner, topic::Topic};
+
+pub(in crate::hub) struct Inbound {
+    hub: Weak<Inner>,
+    relay: Arc<Relay>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    channels: HashMap<Arc<str>, Channel>,
+    nodes: HashMap<NodeId, Node>,
+    /// When this node last heard itself.
+    echo: Option<Instant>,
+    /// When all streams are to be marked.
+    mark_at: Option<Instant>,
+}
+
+/// A topic that is subscribed to.
+struct Channel {
+    topic: Weak<Topic>,
+    /// Since when the subscription stands.
+    since: Option<Instant>,
+    streams: HashMap<NodeId, Incoming>,
+}
+
+/// How far a stream of another node has come here.
+struct Incoming {
+    stream: u64,
+    sequence: u64,
+}
+
+struct Node {
+    heard: Instant,
+    expiry: Duration,
+    /// Parts of members that are not complete.
+    parts: HashMap<Arc<str>, (u64, Vec<Entry>)>,
+}
+
+/// What is to be done to subscriptions.
+pub(super) struct Changes {
+    pub(super) subscribe: Vec<Arc<str>>,
+    pub(super) unsubscribe: Vec<Arc<str>>,
+    /// Subscribed to, but for another topic of that name.
+    pub(super) renewed: Vec<Arc<str>>,
+}
+
+/// What a place in a stream means.
+enum Arrival {
+    /// It is due, and so many are missing before it.
+    Due(u64),
+    Repeated,
+}
+
+impl Inbound {
+    pub(super) fn new(hub: Weak<Inner>, relay: Arc<Relay>) -> Self {
+        Self {
+            hub,
+            relay,
+            state: Mutex::default(),
+        }
+    }
+
+    // Subscriptions.
+
+    /// Compares what is subscribed to with the topics that are there.
+    pub(super) fn settle(&self, names: Vec<Arc<str>>) -> Changes {
+        let mut changes = Changes {
+            subscribe: Vec::new(),
+            unsubscribe: Vec::new(),
+            renewed: Vec::new(),
+        };
+        let names: HashSet<_> = names.into_iter().collect();
+        for name in names {
+            if !self.relay.takes(&name) {
+                continue;
+            }
+            let topic = self.hub.upgrade().and_then(|hub| hub.find(&name));
+            let mut state = self.lock();
+            match (&topic, state.channels.get_mut(&name)) {
+                (Some(topic), Some(channel)) => {
+                    if !std::ptr::eq(channel.topic.as_ptr(), Arc::as_ptr(topic)) {
+                        channel.topic = Arc::downgrade(topic);
+                        changes.renewed.push(name);
+                    }
+                }
+                (Some(topic), None) => {
+                    let channel = Channel {
+                        topic: Arc::downgrade(topic),
+                        since: None,
+                        streams: HashMap::new(),
+                    };
+                    state.channels.insert(Arc::clone(&name), channel);
+                    changes.subscribe.push(name);
+                }
+                (None, Some(_)) => {
+                    state.channels.remove(&name);
+                    changes.unsubscribe.push(name);
+                }
+                (None, None) => {}
+            }
+            drop(state);
+            drop(topic);
+        }
+        changes
+    }
+
+    pub(super) fn channels(&self) -> Vec<Arc<str>> {
+        self.lock().channels.keys().cloned().collect()
+    }
+
+    /// The channels on which nothing of this node has come back yet.
+    pub(super) fn unconfirmed(&self) -> Vec<Arc<str>> {
+        let state = self.lock();
+        let channels = state.channels.iter();
+        channels
+            .filter(|(_, channel)| channel.since.is_none())
+            .map(|(name, _)| Arc::clone(name))
+            .collect()
+    }
+
+    pub(super) fn is_subscribed(&self, topic: &str) -> bool {
+        let state = self.lock();
+        let channel = state.channels.get(topic);
+        channel.is_some_and(|it| it.since.is_some() && it.topic.strong_count() > 0)
+    }
+
+    /// Waits until the subscription to a topic stands.
+    pub(in crate::hub) async fn subscribed(&self, topic: &str) {
+        loop {
+            let notified = self.relay.subscribed.notified();
+            let mut notified = pin!(notified);
+            notified.as_mut().enable();
+            if self.is_subscribed(topic) {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    // The link.
+
+    /// A link stands: the time without one does not count against the other nodes.
+    pub(super) fn connected(&self) {
+        let now = Instant::now();
+        let mut state = self.lock();
+        state.echo = Some(now);
+        for node in state.nodes.values_mut() {
+            node.heard = now;
+            node.parts.clear();
+        }
+        state.mark_at = Some(now);
+    }
+
+    /// For how long this node has not heard itself.
+    pub(super) fn silence(&self) -> Duration {
+        let echo = self.lock().echo;
+        echo.map_or(Duration::ZERO, |it| it.elapsed())
+    }
+
+    pub(super) fn mark_at(&self) -> Option<Instant> {
+        self.lock().mark_at
+    }
+
+    pub(super) fn take_mark(&self) -> bool {
+        let mut state = self.lock();
+        let is_due = state.mark_at.is_some_and(|it| it <= Instant::now());
+        if is_due {
+            state.mark_at = None;
+        }
+        is_due
+    }
+
+    /// Gives up nodes that have been silent for too long.
+    pub(super) fn expire(&self) {
+        let gone: Vec<_> = {
+            let state = self.lock();
+            let nodes = state.nodes.iter();
+            nodes
+                .filter(|(_, node)| node.heard.elapsed() >= node.expiry)
+                .map(|(id, _)| *id)
+                .collect()
+        };
+        for node in gone {
+            tracing::warn!(%node, "the hub has lost a node: nothing was heard of it");
+            self.forget_node(node);
+        }
+    }
+
+    fn forget_node(&self, node: NodeId) {
+        let topics: Vec<_> = {
+            let mut state = self.lock();
+            state.nodes.remove(&node);
+            self.relay.counters.nodes.set(state.nodes.len() as u64);
+            // Its streams stay: what it says when it comes back is compared with them.
+            state.channels.values().map(|it| it.topic.clone()).collect()
+        };
+        for topic in topics.iter().filter_map(Weak::upgrade) {
+            topic.forget_node(node);
+        }
+    }
+
+    // Payloads.
+
+    pub(super) fn receive(&self, channel: &str, payload: Bytes) {
+        let options = &self.relay.options;
+        let (node, envelope) = match Envelope::decode(payload) {
+            Ok(opened) => opened,
+            Err(refused) => {
+                self.relay.counters.refused.add(1);
+                match refused {
+                    Refused::Version(version) => {
+                        tracing::warn!(channel, version, "an envelope of another version");
+                    }
+                    Refused::Foreign | Refused::Broken => {
+                        tracing::debug!(channel, ?refused, "a payload that is none of the hub's");
+                    }
+                }
+                return;
+            }
+        };
+        let topic = options.topic_of(channel);
+        if node == self.relay.node {
+            self.echo(topic);
+            return;
+        }
+        self.hear(node, &envelope);
+        match (envelope, topic) {
+            (Envelope::Bye, None) => self.forget_node(node),
+            (Envelope::Beat { .. }, None) => {}
+            (Envelope::Resync { node: asked }, None) => {
+                if asked.is_none_or(|it| it == self.relay.node) {
+                    let mut state = self.lock();
+                    // Nodes that come back together are answered together.
+                    let at = Instant::now() + RESYNC;
+                    state.mark_at.get_or_insert(at);
+                    drop(state);
+                    self.relay.wake();
+                }
+            }
+            (
+                Envelope::Roster {
+                    topic,
+                    version,
+                    is_last,
+                    members,
+                },
+                None,
+            ) => self.roster(node, &topic, version, is_last, members),
+            (envelope, Some(topic)) => self.receive_for(node, topic, envelope),
+            _ => self.relay.counters.refused.add(1),
+        }
+    }
+
+    fn receive_for(&self, node: NodeId, name: &str, envelope: Envelope) {
+        let Some(topic) = self.topic(name) else {
+            // It has left meanwhile.
+            return;
+        };
+        let counters = &self.relay.counters;
+        match envelope {
+            Envelope::Message { place, to, message } => {
+                if !self.arrive(node, name, &topic, place) {
+                    return;
+                }
+                counters.received.add(1);
+                let here = self.relay.node;
+                match to {
+                    Address::AllBut(member) if member.node == here => {
+                        topic.deliver(message, Some(member.seat));
+                    }
+                    Address::All | Address::AllBut(_) => topic.deliver(message, None),
+                    Address::One(member) if member.node == here => {
+                        topic.deliver_to(message, member.seat);
+                    }
+                    Address::One(_) => {}
+                }
+            }
+            Envelope::Close { place, close } => {
+                if self.arrive(node, name, &topic, place) {
+                    counters.received.add(1);
+                    topic.close(&close);
+                }
+            }
+            Envelope::Mark { place, version } => {
+                if place.stream > 0 {
+                    self.reach(node, name, &topic, place);
+                    if self.relay.has_presence() && topic.remote_version(node) != version {
+                        self.ask(name, node);
+                    }
+                }
+            }
+            Envelope::Change {
+                previous,
+                version,
+                change,
+            } => {
+                let number = self.relay.number_of(node);
+                if self.relay.has_presence()
+                    && !topic.change_remote(node, number, previous, version, change)
+                {
+                    self.ask(name, node);
+                }
+            }
+            Envelope::Ask { node: asked } => {
+                if self.relay.has_presence() && asked.is_none_or(|it| it == self.relay.node) {
+                    self.answer(node, &topic);
+                }
+            }
+            _ => counters.refused.add(1),
+        }
+    }
+
+    /// Puts a message in its place. Says whether it is to be delivered.
+    fn arrive(&self, node: NodeId, name: &str, topic: &Topic, place: Place) -> bool {
+        match self.place(node, name, place, place.sequence - 1) {
+            Arrival::Due(missed) => {
+                self.miss(topic, missed);
+                true
+            }
+            Arrival::Repeated => {
+                self.relay.counters.repeated.add(1);
+                false
+            }
+        }
+    }
+
+    /// The stream has come so far: what has not arrived will not.
+    fn reach(&self, node: NodeId, name: &str, topic: &Topic, place: Place) {
+        if let Arrival::Due(missed) = self.place(node, name, place, place.sequence) {
+            self.miss(topic, missed);
+        }
+    }
+
+    fn miss(&self, topic: &Topic, missed: u64) {
+        if missed > 0 {
+            self.relay.counters.missed.add(missed);
+            topic.miss(missed);
+        }
+    }
+
+    /// All up to `before` should have come by now.
+    fn place(&self, node: NodeId, name: &str, place: Place, before: u64) -> Arrival {
+        let mut state = self.lock();
+        let Some(channel) = state.channels.get_mut(name) else {
+            return Arrival::Repeated;
+        };
+        let here_since = channel.since;
+        let expected = match channel.streams.get(&node) {
+            Some(known) if known.stream == place.stream => {
+                if place.sequence <= known.sequence {
+                    return Arrival::Repeated;
+                }
+                Some(known.sequence)
+            }
+            Some(known) if known.stream > place.stream => return Arrival::Repeated,
+            // We were here when it began.
+            Some(_) => Some(0),
+            None => {
+                let age = Duration::from_micros(place.age);
+                let is_younger = here_since.is_some_and(|since| since.elapsed() > age);
+                is_younger.then_some(0)
+            }
+        };
+        let incoming = Incoming {
+            stream: place.stream,
+            sequence: place.sequence,
+        };
+        channel.streams.insert(node, incoming);
+        Arrival::Due(expected.map_or(0, |it| before.saturating_sub(it)))
+    }
+
+    // Presence.
+
+    fn ask(&self, topic: &str, node: NodeId) {
+        let channel = self.relay.options.topic_channel(topic);
+        let envelope = Envelope::Ask { node: Some(node) };
+        self.relay.order(channel, envelope);
+    }
+
+    /// Tells another node who is here, in parts that any broker takes.
+    fn answer(&self, node: NodeId, topic: &Topic) {
+        let (version, members) = topic.local_members();
+        if version == 0 {
+            return;
+        }
+        let channel = self.relay.options.node_channel(node);
+        let name = &**topic.name();
+        let mut parts: Vec<Vec<Entry>> = vec![Vec::new()];
+        let mut size = 0;
+        for entry in members {
+            size += 32 + entry.metadata.as_ref().map_or(0, |it| it.len());
+            if size > PART && parts.last().is_some_and(|it| !it.is_empty()) {
+                parts.push(Vec::new());
+                size = 0;
+            }
+            parts.last_mut().unwrap_or(&mut Vec::new()).push(entry);
+        }
+        let last = parts.len() - 1;
+        for (part, members) in parts.into_iter().enumerate() {
+            let envelope = Envelope::Roster {
+                topic: name.into(),
+                version,
+                is_last: part == last,
+                members,
+            };
+            self.relay.order(channel.clone(), envelope);
+        }
+    }
+
+    fn roster(&self, node: NodeId, name: &str, version: u64, is_last: bool, members: Vec<Entry>) {
+        let Some(topic) = self.topic(name) else {
+            return;
+        };
+        let complete = {
+            let mut state = self.lock();
+            let Some(parts) = state.nodes.get_mut(&node).map(|it| &mut it.parts) else {
+                return;
+            };
+            let (of, mut all) = parts.remove(name).unwrap_or_default();
+            if of != version {
+                all.clear();
+            }
+            all.extend(members);
+            if is_last {
+                Some(all)
+            } else {
+                parts.insert(name.into(), (version, all));
+                None
+            }
+        };
+        if let Some(members) = complete {
+            let number = self.relay.number_of(node);
+            topic.replace_remote(node, number, version, members);
+        }
+    }
+
+    // Nodes.
+
+    fn hear(&self, node: NodeId, envelope: &Envelope) {
+        let now = Instant::now();
+        let is_new = {
+            let mut state = self.lock();
+            let is_new = !state.nodes.contains_key(&node);
+            let known = state.nodes.entry(node).or_insert_with(|| Node {
+                heard: now,
+                expiry: self.relay.options.expiry(),
+                parts: HashMap::new(),
+            });
+            known.heard = now;
+            if let Envelope::Beat { expiry } = envelope {
+                known.expiry = Duration::from_millis(u64::from(*expiry));
+            }
+            self.relay.counters.nodes.set(state.nodes.len() as u64);
+            is_new
+        };
+        if is_new && !matches!(envelope, Envelope::Bye) {
+            // It may have members that we have given up, or have never heard of.
+            let channel = self.relay.options.nodes_channel();
+            let envelope = Envelope::Resync { node: Some(node) };
+            self.relay.order(channel, envelope);
+        }
+    }
+
+    /// What this node has said itself has come back.
+    fn echo(&self, topic: Option<&str>) {
+        let now = Instant::now();
+        let mut state = self.lock();
+        state.echo = Some(now);
+        if let Some(channel) = topic.and_then(|it| state.channels.get_mut(it))
+            && channel.since.is_none()
+        {
+            channel.since = Some(now);
+            drop(state);
+            self.relay.subscribed.notify_waiters();
+        }
+    }
+
+    fn topic(&self, name: &str) -> Option<Arc<Topic>> {
+        self.lock().channels.get(name)?.topic.upgrade()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing that can panic runs under the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How long answers to nodes that have missed something are held back, so that one answer is for
+/// all who ask.
+const RESYNC: Duration = Duration::from_millis(250);
+
+/// A part of the members of a topic, in bytes.
+const PART: usize = 64 << 10;

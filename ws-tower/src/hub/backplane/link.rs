@@ -1,0 +1,227 @@
+//! The connection to the broker: made, used, given up and made again.
+
+use std::{
+    future::{Future, poll_fn},
+    hash::{BuildHasher, RandomState},
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{
+    broker::{Broker, Commands, Messages},
+    envelope::{Envelope, Place},
+    inbound::{Changes, Inbound},
+    relay::{Batch, Relay},
+};
+use crate::BoxError;
+
+/// Runs until the hub is gone.
+pub(super) async fn run<B: Broker>(broker: B, inbound: Arc<Inbound>, relay: Arc<Relay>) {
+    let options = &relay.options;
+    let mut batch = Batch::default();
+    let mut delay = MIN_DELAY;
+    while !relay.is_stopped() {
+        let since = Instant::now();
+        match timeout(options.deadline, broker.connect()).await {
+            Ok(Ok((commands, messages))) => {
+                let error = serve(commands, messages, &mut batch, &inbound, &relay).await;
+                relay.counters.connected.set(0);
+                if relay.is_stopped() {
+                    return;
+                }
+                relay.counters.disconnects.add(1);
+                tracing::warn!(error, "the hub has lost its broker");
+                if since.elapsed() >= STEADY {
+                    delay = MIN_DELAY;
+                }
+            }
+            Ok(Err(error)) => tracing::warn!(error, "the hub cannot reach its broker"),
+            Err(_) => tracing::warn!("the hub cannot reach its broker in time"),
+        }
+        // Between the half and the whole: nodes that lost it together do not come back together.
+        let share = RandomState::new().hash_one(()) % 512 + 512;
+        let until = Instant::now() + delay * u32::try_from(share).unwrap_or(512) / 1024;
+        while Instant::now() < until && !relay.is_stopped() {
+            relay.expire(&mut batch);
+            sleep(until.duration_since(Instant::now()).min(TICK)).await;
+        }
+        relay.expire(&mut batch);
+        delay = (delay * 2).min(options.max_backoff);
+    }
+}
+
+/// Uses one connection. Returns why it is of no use any more.
+async fn serve<C: Commands, M: Messages>(
+    mut commands: C,
+    mut messages: M,
+    batch: &mut Batch,
+    inbound: &Inbound,
+    relay: &Relay,
+) -> String {
+    relay.set_max_payload(commands.max_payload());
+    let mut receive = pin!(receive(&mut messages, inbound));
+    let mut work = pin!(work(&mut commands, batch, inbound, relay));
+    let error = poll_fn(|cx| {
+        if let Poll::Ready(error) = receive.as_mut().poll(cx) {
+            return Poll::Ready(error);
+        }
+        work.as_mut().poll(cx)
+    })
+    .await;
+    error.to_string()
+}
+
+async fn receive<M: Messages>(messages: &mut M, inbound: &Inbound) -> BoxError {
+    loop {
+        for _ in 0..TURN {
+            match messages.recv().await {
+                Ok((channel, payload)) => inbound.receive(&channel, payload),
+                Err(error) => return error,
+            }
+        }
+        // The queue has its turn too, and so have the sessions.
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn work<C: Commands>(
+    commands: &mut C,
+    batch: &mut Batch,
+    inbound: &Inbound,
+    relay: &Relay,
+) -> BoxError {
+    match work_until_error(commands, batch, inbound, relay).await {
+        Ok(()) => "the hub is gone".into(),
+        Err(error) => error,
+    }
+}
+
+async fn work_until_error<C: Commands>(
+    commands: &mut C,
+    batch: &mut Batch,
+    inbound: &Inbound,
+    relay: &Relay,
+) -> Result<(), BoxError> {
+    let options = &relay.options;
+    let patience = options.deadline;
+    let nodes = options.nodes_channel();
+    // All that is wanted by now is subscribed to below, whether it is new or not.
+    inbound.settle(relay.take_changed());
+    let own = [nodes.clone(), options.node_channel(relay.node)];
+    timeout(patience, commands.subscribe(&own)).await??;
+    // What was subscribed to before, in pieces: there may be many.
+    for names in inbound.channels().chunks(PIECE) {
+        let names = names.iter().map(|it| options.topic_channel(it));
+        let names: Vec<_> = names.collect();
+        timeout(patience, commands.subscribe(&names)).await??;
+    }
+    inbound.connected();
+    relay.counters.connected.set(1);
+    for name in inbound.unconfirmed() {
+        order_echo(relay, &name);
+    }
+    relay.order(nodes.clone(), beat(relay));
+    relay.order(nodes.clone(), Envelope::Resync { node: None });
+    let mut next_beat = Instant::now() + options.heartbeat;
+    let mut changed = relay.take_changed();
+    loop {
+        if relay.is_stopped() {
+            let bye = (nodes, Envelope::Bye.encode(relay.node));
+            timeout(patience, commands.publish(&[bye])).await??;
+            return Ok(());
+        }
+        subscribe(commands, inbound.settle(changed), relay).await?;
+        let now = Instant::now();
+        if now >= next_beat {
+            next_beat = now + options.heartbeat;
+            if inbound.silence() > options.expiry() {
+                return Err("nothing comes back from it".into());
+            }
+            relay.order(nodes.clone(), beat(relay));
+            inbound.expire();
+            let old = relay.mark(options.heartbeat, false);
+            // Who is subscribed keeps its streams.
+            let is_unused = |it: &Arc<str>| !inbound.is_subscribed(it);
+            relay.forget(&old.into_iter().filter(is_unused).collect::<Vec<_>>());
+        }
+        if batch.is_empty() {
+            if inbound.take_mark() {
+                relay.mark(Duration::ZERO, true);
+            }
+            relay.take(batch);
+        }
+        if batch.is_empty() {
+            let until = inbound.mark_at().map_or(next_beat, |it| it.min(next_beat));
+            let wait = until.saturating_duration_since(Instant::now());
+            let _ = timeout(wait, relay.work.notified()).await;
+        } else {
+            timeout(patience, commands.publish(&batch.payloads)).await??;
+            relay.counters.sent.add(batch.clear());
+        }
+        changed = relay.take_changed();
+    }
+}
+
+async fn subscribe<C: Commands>(
+    commands: &mut C,
+    changes: Changes,
+    relay: &Relay,
+) -> Result<(), BoxError> {
+    let options = &relay.options;
+    let names = |it: &[Arc<str>]| -> Vec<_> {
+        let names = it.iter();
+        names.map(|it| options.topic_channel(it)).collect()
+    };
+    let patience = options.deadline;
+    for piece in changes.unsubscribe.chunks(PIECE) {
+        timeout(patience, commands.unsubscribe(&names(piece))).await??;
+    }
+    for piece in changes.subscribe.chunks(PIECE) {
+        timeout(patience, commands.subscribe(&names(piece))).await??;
+    }
+    for name in changes.subscribe.iter().chain(&changes.renewed) {
+        order_echo(relay, name);
+    }
+    Ok(())
+}
+
+/// Asks who is there. The echo says that the subscription stands.
+fn order_echo(relay: &Relay, topic: &str) {
+    let envelope = if relay.options.presence {
+        Envelope::Ask { node: None }
+    } else {
+        let place = Place {
+            stream: 0,
+            sequence: 0,
+            age: 0,
+        };
+        Envelope::Mark { place, version: 0 }
+    };
+    relay.order(relay.options.topic_channel(topic), envelope);
+}
+
+fn beat(relay: &Relay) -> Envelope {
+    let expiry = relay.options.expiry().as_millis();
+    Envelope::Beat {
+        expiry: u32::try_from(expiry).unwrap_or(u32::MAX),
+    }
+}
+
+/// The first wait before a new connection; each one after it is twice as long.
+const MIN_DELAY: Duration = Duration::from_millis(50);
+
+/// A connection that has lasted so long begins the waits anew.
+const STEADY: Duration = Duration::from_secs(5);
+
+/// How often messages are looked at for their deadline while there is no connection.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Channels in one command: a few kilobytes.
+const PIECE: usize = 256;
+
+/// Payloads that are delivered before others have their turn.
+const TURN: usize = 64;

@@ -1,0 +1,477 @@
+//! What this node has for the others: a bounded queue that publishers fill and never wait for.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    mem,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{sync::Notify, time::Instant};
+use ws_core::{CloseFrame, Message};
+
+use super::{
+    NodeId, Options,
+    envelope::{Address, Change, Envelope, MAX_HEADER, Place},
+    stats::Counters,
+};
+
+/// The way out of this node. Its lock is a leaf: a topic's roster may be held, nothing is taken
+/// under it.
+pub(in crate::hub) struct Relay {
+    pub(in crate::hub) node: NodeId,
+    pub(in crate::hub) counters: Counters,
+    pub(super) options: Options,
+    /// There is something to do for the link.
+    pub(super) work: Notify,
+    /// A subscription stands.
+    pub(super) subscribed: Notify,
+    /// The largest payload of the broker.
+    max_payload: AtomicUsize,
+    is_stopped: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    queue: VecDeque<Queued>,
+    /// Payloads and 64 bytes for each.
+    size: usize,
+    streams: HashMap<Arc<str>, Outgoing>,
+    /// Topics that may have come or gone.
+    changed: Vec<Arc<str>>,
+    /// What the backplane itself has to say, with the channel.
+    orders: Vec<(String, Envelope)>,
+    /// Nodes by the number that ids of members have for them, from 1.
+    nodes: Vec<NodeId>,
+    numbers: HashMap<NodeId, u16>,
+    last_number: u64,
+}
+
+/// A message that waits for the link.
+struct Queued {
+    topic: Arc<str>,
+    since: Instant,
+    started: Instant,
+    stream: u64,
+    sequence: u64,
+    what: What,
+}
+
+enum What {
+    Message(Address, Message),
+    Close(CloseFrame),
+    Change(u64, u64, Change),
+    Mark(u64),
+}
+
+/// A stream of messages to one topic.
+struct Outgoing {
+    stream: u64,
+    sequence: u64,
+    started: Instant,
+    last: Instant,
+    /// The version of the members.
+    version: u64,
+    /// Whether the others were told how far it has come.
+    is_marked: bool,
+}
+
+/// Payloads on their way, kept until the broker has taken them.
+#[derive(Default)]
+pub(super) struct Batch {
+    pub(super) payloads: Vec<(String, Bytes)>,
+    /// When each is given up, and whether it counts.
+    deadlines: Vec<Option<Instant>>,
+}
+
+impl Relay {
+    pub(super) fn new(node: NodeId, options: Options) -> Self {
+        Self {
+            node,
+            counters: Counters::default(),
+            options,
+            work: Notify::new(),
+            subscribed: Notify::new(),
+            max_payload: AtomicUsize::new(usize::MAX),
+            is_stopped: AtomicBool::new(false),
+            state: Mutex::default(),
+        }
+    }
+
+    // What publishers and members do.
+
+    pub(in crate::hub) fn publish(&self, topic: &str, to: Address, message: &Message) {
+        let len = message.len();
+        let max = self.max_payload.load(Ordering::Relaxed);
+        let what = What::Message(to, message.clone());
+        self.queue(topic, what, len, len.saturating_add(MAX_HEADER) > max);
+    }
+
+    pub(in crate::hub) fn close(&self, topic: &str, close: &CloseFrame) {
+        self.queue(topic, What::Close(close.clone()), 0, false);
+    }
+
+    /// A member has come or gone. The topic's roster is held, so the order is that of the roster;
+    /// [`work`](Self::wake) is to be woken when it is not.
+    pub(in crate::hub) fn change(&self, topic: &str, change: Change) {
+        if !self.options.presence || !self.takes(topic) {
+            return;
+        }
+        let len = match &change {
+            Change::Joined(entry) => entry.metadata.as_ref().map_or(0, |it| it.len()),
+            Change::Left(_) => 0,
+        };
+        let mut state = self.lock();
+        let version = state.next_number();
+        let (name, outgoing) = state.outgoing(topic);
+        let previous = mem::replace(&mut outgoing.version, version);
+        outgoing.touch();
+        let queued = outgoing.queued(name, What::Change(previous, version, change));
+        if state.size + len + OVERHEAD <= self.options.queue {
+            // What is left out is found by its number, and asked for.
+            state.push(queued);
+        }
+    }
+
+    pub(in crate::hub) fn wake(&self) {
+        self.work.notify_one();
+    }
+
+    /// A topic has come or gone.
+    pub(in crate::hub) fn touch(&self, topic: &Arc<str>) {
+        self.lock().changed.push(Arc::clone(topic));
+        self.work.notify_one();
+    }
+
+    pub(in crate::hub) fn stop(&self) {
+        self.is_stopped.store(true, Ordering::Release);
+        self.work.notify_one();
+    }
+
+    /// The node that an id of a member belongs to; `None` for a number that was not given.
+    pub(in crate::hub) fn node_of(&self, number: u16) -> Option<NodeId> {
+        let place = usize::from(number).checked_sub(1)?;
+        self.lock().nodes.get(place).copied()
+    }
+
+    /// The version of the members of a topic; asked while the roster is held.
+    pub(in crate::hub) fn version(&self, topic: &str) -> u64 {
+        let state = self.lock();
+        state.streams.get(topic).map_or(0, |it| it.version)
+    }
+
+    pub(in crate::hub) fn has_presence(&self) -> bool {
+        self.options.presence
+    }
+
+    /// Whether a topic is shared with other nodes.
+    pub(super) fn takes(&self, topic: &str) -> bool {
+        topic.len() <= super::MAX_TOPIC && !self.is_stopped()
+    }
+
+    fn queue(&self, topic: &str, what: What, len: usize, is_too_large: bool) {
+        if self.is_stopped() {
+            return;
+        }
+        if !self.takes(topic) {
+            self.counters.too_large.add(1);
+            return;
+        }
+        let was_idle = {
+            let mut state = self.lock();
+            let (name, outgoing) = state.outgoing(topic);
+            // It has its number, whatever becomes of it: that is how the others find what is missing.
+            outgoing.sequence += 1;
+            outgoing.touch();
+            let queued = outgoing.queued(name, what);
+            if is_too_large {
+                self.counters.too_large.add(1);
+                return;
+            }
+            if state.size.saturating_add(len + OVERHEAD) > self.options.queue {
+                self.counters.overflowed.add(1);
+                return;
+            }
+            state.push(queued);
+            state.queue.len() == 1
+        };
+        if was_idle {
+            self.work.notify_one();
+        }
+    }
+
+    // What the link does.
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.is_stopped.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_max_payload(&self, max: usize) {
+        self.max_payload.store(max, Ordering::Relaxed);
+    }
+
+    pub(super) fn take_changed(&self) -> Vec<Arc<str>> {
+        mem::take(&mut self.lock().changed)
+    }
+
+    pub(super) fn order(&self, channel: String, envelope: Envelope) {
+        self.lock().orders.push((channel, envelope));
+        self.work.notify_one();
+    }
+
+    /// The number for a node in the ids of its members. When all are given, they have 65,535, and
+    /// cannot be reached by their ids.
+    pub(super) fn number_of(&self, node: NodeId) -> u16 {
+        let mut state = self.lock();
+        if let Some(number) = state.numbers.get(&node) {
+            return *number;
+        }
+        let number = u16::try_from(state.nodes.len() + 1).unwrap_or(u16::MAX);
+        if number < u16::MAX {
+            state.nodes.push(node);
+            state.numbers.insert(node, number);
+        }
+        number
+    }
+
+    /// Queues a mark for each stream that has been quiet for a while since its last one, or for
+    /// all. Returns topics whose streams may be forgotten if nobody is there.
+    pub(super) fn mark(&self, quiet: Duration, all: bool) -> Vec<Arc<str>> {
+        let now = Instant::now();
+        let mut old = Vec::new();
+        let mut state = self.lock();
+        let mut marks = Vec::new();
+        for (topic, outgoing) in &mut state.streams {
+            let age = now.duration_since(outgoing.last);
+            if all || (!outgoing.is_marked && age >= quiet) {
+                outgoing.is_marked = true;
+                let mark = What::Mark(outgoing.version);
+                marks.push(outgoing.queued(Arc::clone(topic), mark));
+            } else if age >= RETENTION {
+                old.push(Arc::clone(topic));
+            }
+        }
+        // Behind the messages that they tell of.
+        state.queue.extend(marks);
+        old
+    }
+
+    pub(super) fn forget(&self, topics: &[Arc<str>]) {
+        let mut state = self.lock();
+        for topic in topics {
+            let is_old = |it: &Outgoing| it.is_marked && it.last.elapsed() >= RETENTION;
+            if state.streams.get(topic).is_some_and(is_old) {
+                state.streams.remove(topic);
+            }
+        }
+    }
+
+    /// Takes what is to be published next. What has waited too long is left out.
+    pub(super) fn take(&self, batch: &mut Batch) {
+        let (orders, queued) = {
+            let mut state = self.lock();
+            let mut queued = Vec::new();
+            let mut size = 0;
+            while size < BATCH_SIZE && queued.len() < BATCH {
+                let Some(next) = state.queue.pop_front() else {
+                    break;
+                };
+                size += next.size();
+                queued.push(next);
+            }
+            state.size -= size;
+            (mem::take(&mut state.orders), queued)
+        };
+        let now = Instant::now();
+        let max = self.max_payload.load(Ordering::Relaxed);
+        for (channel, envelope) in orders {
+            let payload = envelope.encode(self.node);
+            if payload.len() <= max {
+                batch.payloads.push((channel, payload));
+                batch.deadlines.push(None);
+            }
+        }
+        for it in queued {
+            let deadline = it.deadline(self.options.deadline);
+            if deadline.is_some_and(|deadline| deadline <= now) {
+                self.counters.expired.add(1);
+                continue;
+            }
+            let channel = self.options.topic_channel(&it.topic);
+            let payload = it.into_envelope(now).encode(self.node);
+            if payload.len() > max {
+                // It was queued for another server, or a member says too much of itself.
+                self.counters.too_large.add(u64::from(deadline.is_some()));
+                continue;
+            }
+            batch.payloads.push((channel, payload));
+            batch.deadlines.push(deadline);
+        }
+    }
+
+    /// Gives up what has waited too long, in the queue and in the batch.
+    pub(super) fn expire(&self, batch: &mut Batch) {
+        let now = Instant::now();
+        let patience = self.options.deadline;
+        let is_late = |deadline: &Option<Instant>| deadline.is_some_and(|it| it <= now);
+        let mut expired = 0;
+        let payloads = mem::take(&mut batch.payloads).into_iter();
+        let (payloads, deadlines) = payloads
+            .zip(mem::take(&mut batch.deadlines))
+            // What the backplane itself says is said anew on a new link.
+            .filter(|(_, deadline)| {
+                let late = is_late(deadline);
+                expired += u64::from(late);
+                deadline.is_some() && !late
+            })
+            .unzip();
+        *batch = Batch {
+            payloads,
+            deadlines,
+        };
+        let gone = {
+            let mut state = self.lock();
+            state.orders.clear();
+            let (gone, kept): (VecDeque<_>, VecDeque<_>) = mem::take(&mut state.queue)
+                .into_iter()
+                .partition(|it| it.deadline(patience).is_none_or(|it| it <= now));
+            state.queue = kept;
+            state.size = state.queue.iter().map(Queued::size).sum();
+            gone
+        };
+        let messages = gone.iter().filter(|it| it.deadline(patience).is_some());
+        expired += messages.count() as u64;
+        self.counters.expired.add(expired);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing that can panic runs under the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn next_number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    fn outgoing(&mut self, topic: &str) -> (Arc<str>, &mut Outgoing) {
+        let name = match self.streams.get_key_value(topic) {
+            Some((name, _)) => Arc::clone(name),
+            None => topic.into(),
+        };
+        let number = self.last_number + 1;
+        let outgoing = self.streams.entry(Arc::clone(&name)).or_insert_with(|| {
+            self.last_number = number;
+            Outgoing::new(number)
+        });
+        (name, outgoing)
+    }
+
+    fn push(&mut self, queued: Queued) {
+        self.size += queued.size();
+        self.queue.push_back(queued);
+    }
+}
+
+impl Outgoing {
+    fn new(stream: u64) -> Self {
+        let now = Instant::now();
+        Self {
+            stream,
+            sequence: 0,
+            started: now,
+            last: now,
+            version: 0,
+            is_marked: false,
+        }
+    }
+
+    fn touch(&mut self) {
+        self.last = Instant::now();
+        self.is_marked = false;
+    }
+
+    fn queued(&self, topic: Arc<str>, what: What) -> Queued {
+        Queued {
+            topic,
+            since: self.last,
+            started: self.started,
+            stream: self.stream,
+            sequence: self.sequence,
+            what,
+        }
+    }
+}
+
+impl Queued {
+    /// What it counts in the queue.
+    fn size(&self) -> usize {
+        match &self.what {
+            What::Message(_, message) => message.len() + OVERHEAD,
+            What::Change(_, _, Change::Joined(entry)) => {
+                entry.metadata.as_ref().map_or(0, |it| it.len()) + OVERHEAD
+            }
+            What::Close(_) | What::Change(..) => OVERHEAD,
+            What::Mark(_) => 0,
+        }
+    }
+
+    /// `None` for what is made anew instead.
+    fn deadline(&self, patience: Duration) -> Option<Instant> {
+        match self.what {
+            What::Message(..) | What::Close(_) => Some(self.since + patience),
+            What::Change(..) | What::Mark(_) => None,
+        }
+    }
+
+    fn into_envelope(self, now: Instant) -> Envelope {
+        let age = now.duration_since(self.started).as_micros();
+        let place = Place {
+            stream: self.stream,
+            sequence: self.sequence,
+            age: u64::try_from(age).unwrap_or(u64::MAX),
+        };
+        match self.what {
+            What::Message(to, message) => Envelope::Message { place, to, message },
+            What::Close(close) => Envelope::Close { place, close },
+            What::Mark(version) => Envelope::Mark { place, version },
+            What::Change(previous, version, change) => Envelope::Change {
+                previous,
+                version,
+                change,
+            },
+        }
+    }
+}
+
+impl Batch {
+    pub(super) fn is_empty(&self) -> bool {
+        self.payloads.is_empty()
+    }
+
+    /// Returns how many messages of the application it had.
+    pub(super) fn clear(&mut self) -> u64 {
+        self.payloads.clear();
+        let messages = self.deadlines.drain(..).flatten().count();
+        messages as u64
+    }
+}
+
+/// What a message counts beside its payload, in bytes: as in the engine's queues.
+const OVERHEAD: usize = 64;
+
+/// What is published at once: as much as hides a round trip, and little enough that a broker
+/// that goes down in between leaves little in doubt.
+const BATCH: usize = 512;
+const BATCH_SIZE: usize = 256 << 10;
+
+/// How long a stream is remembered that nobody on this node is subscribed to: an outage that
+/// takes longer may hide what was lost at its end.
+const RETENTION: Duration = Duration::from_secs(600);
