@@ -337,7 +337,7 @@ async fn closing_a_topic_closes_it_on_all_nodes() {
     assert_eq!(here.close("lobby", &CloseCode::GOING_AWAY.into()), 0);
     assert!(timeout(SOON, client.recv()).await.unwrap().is_none());
     let closed = client.closed().await;
-    let code = closed.received().and_then(|close| close.code());
+    let code = closed.received().and_then(ws_core::Close::code);
     assert_eq!(code, Some(CloseCode::GOING_AWAY));
 }
 
@@ -563,7 +563,7 @@ async fn without_a_notice_a_gap_disconnects_whom_the_policy_disconnects() {
     here.publish("lobby", "lost");
     assert!(timeout(SOON, client.recv()).await.unwrap().is_none());
     let closed = client.closed().await;
-    let code = closed.received().and_then(|close| close.code());
+    let code = closed.received().and_then(ws_core::Close::code);
     assert_eq!(code, Some(CloseCode::TRY_AGAIN_LATER));
     assert_eq!(there.stats().disconnected, 1);
 }

@@ -51,7 +51,7 @@ impl Server {
             ),
             Kind::Nats => ("nats-server", vec!["-a", "127.0.0.1", "-p", &*port_text]),
         };
-        let child = Command::new(program)
+        let mut child = Command::new(program)
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -65,6 +65,8 @@ impl Server {
             }
             sleep(Duration::from_millis(10)).await;
         }
+        let _ = child.kill();
+        let _ = child.wait();
         panic!("the broker does not listen");
     }
 

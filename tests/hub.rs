@@ -160,7 +160,7 @@ async fn a_topic_is_gone_with_its_last_member() {
     assert_eq!(hub.topic_count(), 0);
     let seats = [hub.join("a", &there), hub.join("a", &there)];
     assert_eq!((hub.member_count("a"), hub.topic_count()), (2, 1));
-    assert_eq!(hub.topics(), ["a".into()]);
+    assert_eq!(hub.topics(), [Arc::<str>::from("a")]);
     for (seat, left) in seats.into_iter().zip([1, 0]) {
         drop(seat);
         assert_eq!((hub.member_count("a"), hub.topic_count()), (left, left));

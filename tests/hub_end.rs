@@ -239,7 +239,7 @@ async fn a_socket_that_has_ended_takes_no_seat() {
             usize::from(topic == "watched")
         );
     }
-    assert_eq!(hub.topics(), ["watched".into()]);
+    assert_eq!(hub.topics(), [std::sync::Arc::<str>::from("watched")]);
 }
 
 #[tokio::test]
