@@ -5,16 +5,22 @@
 use std::{
     hint,
     io::{self, ErrorKind, Read, Write},
-    net::SocketAddr,
+    os::fd::AsRawFd,
     time::{Duration, Instant},
 };
 
-use mio::{Events, Interest, Poll, Token, net::TcpStream};
+use mio::{Events, Interest, Poll, Token, unix::SourceFd};
 
 use crate::{
     Result,
+    stream::{Endpoint, Stream},
     wire::{self, Answer, Exchange, FrameCounter, PATIENCE, Window},
 };
+
+mod fanout;
+mod http2;
+
+pub use http2::Http2;
 
 /// The least time between two rounds over the connections that have something to read. A read on
 /// one core slows a write to the same connection down on the other (by a third, measured on servers
@@ -41,7 +47,7 @@ pub struct Run {
 impl Load {
     /// `offers`: compression, for which the `exchange` is made then.
     pub fn connect(
-        address: SocketAddr,
+        endpoint: &Endpoint,
         connections: usize,
         exchange: Exchange,
         offers: bool,
@@ -49,12 +55,12 @@ impl Load {
         let poll = Poll::new()?;
         let connections = (0..connections)
             .map(|index| {
-                let stream = wire::connect(address, offers)?.stream;
-                stream.set_nonblocking(true)?;
-                let mut stream = TcpStream::from_std(stream);
+                let mut stream = wire::connect(endpoint, offers)?.stream;
+                stream.never_wait();
                 let interest = Interest::READABLE | Interest::WRITABLE;
+                let socket = stream.as_raw_fd();
                 poll.registry()
-                    .register(&mut stream, Token(index), interest)?;
+                    .register(&mut SourceFd(&socket), Token(index), interest)?;
                 Ok(Connection {
                     stream,
                     // Each begins with another message than the one before it.
@@ -133,7 +139,7 @@ impl Load {
 }
 
 struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     /// The window that is under way, or was the last.
     window: usize,
     /// Bytes of its request that were written.
@@ -160,16 +166,21 @@ impl Connection {
         let request = &window.request;
         while self.sent < request.len() {
             match self.stream.write(&request[self.sent..]) {
+                Ok(0) => break,
                 Ok(count) => self.sent += count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        match self.stream.flush() {
+            Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error),
+            _ => Ok(()),
+        }
     }
 
-    /// Reads what is there; a short read says that the socket is empty, without another call.
+    /// Reads what is there; a short read says that the socket is empty, without another call. That
+    /// is not so with TLS, which reads a record at a time.
     fn read(&mut self, window: &Window, buffer: &mut [u8]) -> Result<usize> {
         let start = self.received;
         while self.waits {
@@ -177,7 +188,7 @@ impl Connection {
                 Ok(0) => return Err("closed by the server".into()),
                 Ok(count) => {
                     self.take(window, &buffer[..count])?;
-                    if count < buffer.len() {
+                    if count < buffer.len() && self.stream.is_plain() {
                         break;
                     }
                 }

@@ -34,6 +34,14 @@ pub fn raise_open_files() -> Result<()> {
     Ok(setrlimit(Resource::Nofile, limit)?)
 }
 
+/// Whether this process and a server can have so many connections.
+pub fn allows_connections(connections: usize) -> bool {
+    // A few files are open besides.
+    getrlimit(Resource::Nofile)
+        .current
+        .is_none_or(|files| files >= connections as u64 + 100)
+}
+
 /// Processor, kernel, compiler, versions of the peers.
 pub fn description(options: &Options) -> String {
     let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -62,8 +70,11 @@ fn versions() -> String {
         "axum",
         "fastwebsockets",
         "flate2",
+        "h2",
         "hyper",
+        "rustls",
         "tokio",
+        "tokio-rustls",
         "tokio-tungstenite",
         "tokio-websockets",
         "wtx",

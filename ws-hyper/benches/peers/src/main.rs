@@ -1,13 +1,17 @@
-//! Compares WebSocket echo servers end to end: CPU time of the server for each message,
-//! and resident memory for each idle connection.
+//! Compares WebSocket servers end to end: CPU time of the server for each message, delivery or
+//! handshake, and resident memory for each idle connection.
 //!
 //! ```text
 //! cargo run --release --manifest-path ws-hyper/benches/peers/Cargo.toml -- [OPTIONS]
 //! cargo run --release --manifest-path ws-hyper/benches/peers/Cargo.toml --features ours
 //! cargo run --release --manifest-path ws-hyper/benches/peers/Cargo.toml \
 //!     --features ours,yawc,wtx -- --compression
+//! cargo run --release --manifest-path ws-hyper/benches/peers/Cargo.toml --features ours -- --fanout
+//! cargo run --release --manifest-path ws-hyper/benches/peers/Cargo.toml --features ours -- --encrypted
 //!
-//! --compression         the servers and scenarios of the second half of each table below
+//! --compression         the servers and scenarios of the second half of the first two tables below
+//! --fanout              those of broadcast, further down
+//! --encrypted           those over TLS and HTTP/2, further down
 //! --servers A,B,…       which servers; default: all of this build without compression
 //! --scenarios A,B,…     which scenarios; default: all without compression
 //! --rounds N            default 5
@@ -59,7 +63,60 @@
 //! in it the answers are counted. A server that declines gets the messages as they are.
 //!
 //! `100x8x256` and `100x8xjson` are scenarios too, and `idle:500` is `idle` with another number of
-//! connections.
+//! connections; so are `fanout:500x4x256` and `stalled:500` below.
+//!
+//! # Fan-out
+//!
+//! `--fanout`: every message of a connection goes to all connections of the process.
+//!
+//! | server | is |
+//! |---|---|
+//! | `ours-hub` | a topic of `ws_tower::hub::Hub` with every connection in it; the handler publishes what it receives |
+//! | `ours-hub-task` | the same, but a task that belongs to no connection publishes, from a channel |
+//! | `ours-hub-drop` | `ours-hub` with `SlowConsumer::DropOldest`, so that one that stalls stays |
+//! | `axum-broadcast` | axum with `tokio::sync::broadcast`, as its example `chat` does it |
+//! | `tokio-websockets-broadcast` | tokio-websockets with the same channel, one task for each connection |
+//! | `raw-fanout` | one plain `write` of the bytes that came for each connection: the floor. They are masked, four bytes more for each message |
+//!
+//! | scenario | subscribers × messages in flight × payload |
+//! |---|---|
+//! | `fanout-16` | 1,000 × 16 × 128 bytes |
+//! | `fanout-1` | 1,000 × 1 × 128 bytes |
+//! | `fanout-10k-16`, `fanout-10k-1` | 10,000 of them, if the hard limit of open files (`ulimit -Hn`) allows |
+//! | `stalled` | 1,000 × 1 × 128 bytes, and how long after the sending a subscriber has the message: `alone`, and `stalled`, when one more has stopped to read and is full; then by how much the server has grown |
+//!
+//! One connection sends the window, and sends it again when all have received it whole: what counts
+//! is deliveries. The kernel's send buffers are 64 KiB in all of these servers. The hub sends no
+//! pings here, because the generator answers none. Times are only as exact as the 50 µs between two
+//! looks. The row `stalled` of `ours-hub` is one whose slow subscriber was disconnected, as is the
+//! default.
+//!
+//! The floor depends on the machine: compare with `raw-fanout` of the same run before comparing with
+//! figures from elsewhere. How far p99 moves is `stalled, p99` against `alone, p99` of one server; on
+//! a machine that does anything else it says nothing.
+//!
+//! # TLS and HTTP/2
+//!
+//! `--encrypted`: `pipelined`, `one`, `big-64k` and `idle` as above, and `handshake`.
+//!
+//! | server | is |
+//! |---|---|
+//! | `ours-tls` | the echo of `ours` with `Serve::tls` |
+//! | `axum-tls` | axum's echo in the accept loop of its example `low-level-rustls` |
+//! | `tungstenite-tls` | tokio-tungstenite's echo on tokio-rustls |
+//! | `ours-http2` | `ours`, which speaks HTTP/2 on the same port |
+//! | `axum-http2` | `axum` with the feature `http2` |
+//!
+//! TLS is 1.3 by rustls with ring in all of them, one ECDSA certificate on P-256 that is made at the
+//! start, HTTP/1.1, no resumption. HTTP/2 is without TLS, by prior knowledge, up to 100 sockets on a
+//! connection; its generator is built on the crate h2.
+//!
+//! `handshake` is one after the other: TCP, TLS, upgrade, Close, and the end by the server. Over
+//! HTTP/2 it is a connection with one socket, and `handshake, more` one socket more on a connection
+//! that is there. `handshake` also runs on the servers without TLS, and those of `--encrypted` on
+//! any scenario of messages. The loop in axum's documentation answers no Close, so axum writes once
+//! less. `ours-tls` ends with TLS's own end (`close_notify`) and waits for the client's; the others
+//! drop the connection.
 //!
 //! **How it measures.** Each run starts the server as a process of its own, pinned to one core, on
 //! a single-threaded tokio runtime, `TCP_NODELAY` on. The generator runs on the other core, sends
@@ -79,7 +136,8 @@
 //! is the cost in units of `ours`, or of `raw` where `ours` is not built. `busy` is the share of
 //! the measured time that the server ran, `held up` the share in which it could have run but
 //! something else had its core. Where `held up` is more than a few percent, the machine was not
-//! quiet: repeat the run. Where both are low, the generator was the limit: `per second` then says
+//! quiet, and CPU times are higher as well, by half and more: repeat the run, with nothing else running,
+//! until `least` and `greatest` are within a few percent of the median (`--rounds 9` helps). Where both are low, the generator was the limit: `per second` then says
 //! nothing about the server, its CPU time still does.
 //!
 //! For a profile of one server: `peers serve NAME` prints its address, and serves until its
@@ -109,6 +167,7 @@ mod process;
 mod report;
 mod scenario;
 mod servers;
+mod stream;
 mod wire;
 
 type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;

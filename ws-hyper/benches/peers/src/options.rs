@@ -56,6 +56,14 @@ pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Command> {
                 options.servers = Server::COMPRESSION.to_vec();
                 options.scenarios = Scenario::compression();
             }
+            "--fanout" => {
+                options.servers = Server::FANOUT.to_vec();
+                options.scenarios = Scenario::fanout();
+            }
+            "--encrypted" => {
+                options.servers = Server::ENCRYPTED.to_vec();
+                options.scenarios = Scenario::encrypted();
+            }
             "--servers" => options.servers = list(&value()?)?,
             "--scenarios" => options.scenarios = list(&value()?)?,
             "--rounds" => options.rounds = value()?.parse()?,

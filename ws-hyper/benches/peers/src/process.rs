@@ -3,19 +3,18 @@
 use std::{
     env, fs,
     io::{BufRead, BufReader},
-    net::SocketAddr,
     process::{Child, Command, Stdio},
     thread,
     time::Duration,
 };
 
-use crate::{Result, Server, machine};
+use crate::{Result, Server, machine, stream::Endpoint};
 
 /// A running server; it ends when this is dropped. Its standard input is a pipe from this process
 /// and it ends with that too, so that it does not survive a signal to this process either.
 pub struct Process {
-    child: Child,
-    pub address: SocketAddr,
+    child: Ended,
+    pub endpoint: Endpoint,
 }
 
 /// The scheduler's account of a process.
@@ -38,22 +37,12 @@ impl Process {
             .stdout(Stdio::piped())
             .spawn();
         machine::pin_to(own_core)?;
-        let mut process = Self {
-            child: child?,
-            address: SocketAddr::from(([127, 0, 0, 1], 0)),
-        };
+        let mut child = Ended(child?);
+        let output = child.0.stdout.take().ok_or("the server has no output")?;
         let mut line = String::new();
-        let output = process
-            .child
-            .stdout
-            .take()
-            .ok_or("the server has no output")?;
         BufReader::new(output).read_line(&mut line)?;
-        process.address = line
-            .trim()
-            .parse()
-            .map_err(|_| "the server did not start")?;
-        Ok(process)
+        let endpoint = Endpoint::parse(&line)?;
+        Ok(Self { child, endpoint })
     }
 
     /// What all threads had from the scheduler so far.
@@ -61,7 +50,7 @@ impl Process {
         // The count of a running thread is only brought up to date when it stops running.
         thread::sleep(Duration::from_millis(2));
         let mut times = Times::default();
-        for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+        for task in fs::read_dir(format!("/proc/{}/task", self.child.0.id()))? {
             let text = fs::read_to_string(task?.path().join("schedstat"))?;
             let mut fields = text.split_whitespace().map(str::parse);
             let mut next = || fields.next().ok_or("schedstat is too short");
@@ -73,7 +62,7 @@ impl Process {
 
     /// Resident memory in bytes.
     pub fn resident(&self) -> Result<u64> {
-        let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id()))?;
+        let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.0.id()))?;
         let kibibytes = text
             .lines()
             .find_map(|line| line.strip_prefix("Rss:")?.trim().strip_suffix(" kB"))
@@ -82,10 +71,13 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+/// A process that ends when this is dropped.
+struct Ended(Child);
+
+impl Drop for Ended {
     fn drop(&mut self) {
         // Both fail only if it has ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use crate::{Sample, Server, measure::Speed};
+use crate::{
+    Sample, Server,
+    measure::{Speed, Unit},
+};
 
 /// All samples of all rounds.
 #[derive(Default)]
@@ -16,6 +19,7 @@ pub struct Report {
 struct Cell {
     row: String,
     server: Server,
+    unit: Unit,
     costs: Vec<f64>,
     speeds: Vec<Speed>,
 }
@@ -23,7 +27,7 @@ struct Cell {
 impl Report {
     pub fn add(&mut self, server: Server, samples: Vec<Sample>) {
         for sample in samples {
-            let cell = self.cell(sample.row, server);
+            let cell = self.cell(sample.row, server, sample.unit);
             cell.costs.push(sample.cost);
             cell.speeds.extend(sample.speed);
         }
@@ -37,12 +41,13 @@ impl Report {
         !self.failures.is_empty()
     }
 
-    fn cell(&mut self, row: String, server: Server) -> &mut Cell {
+    fn cell(&mut self, row: String, server: Server, unit: Unit) -> &mut Cell {
         let known = |cell: &Cell| cell.server == server && cell.row == row;
         let index = self.cells.iter().position(known).unwrap_or_else(|| {
             self.cells.push(Cell {
                 row,
                 server,
+                unit,
                 costs: Vec::new(),
                 speeds: Vec::new(),
             });
@@ -53,12 +58,12 @@ impl Report {
 
     /// The cost in this row that all others are compared with.
     fn base(&self, row: &str) -> Option<f64> {
-        let of = |name: &str| {
+        let of = |names: &[&str]| {
             let mut cells = self.cells.iter();
-            cells.find(|cell| cell.row == row && cell.server.name() == name)
+            cells.find(|cell| cell.row == row && names.contains(&cell.server.name()))
         };
-        of("ours")
-            .or_else(|| of("raw"))
+        of(&["ours", "ours-hub", "ours-tls", "ours-http2"])
+            .or_else(|| of(&["raw", "raw-fanout"]))
             .map(|cell| median(&cell.costs))
     }
 }
@@ -73,7 +78,7 @@ impl fmt::Display for Report {
         }
         writeln!(
             out,
-            "{:<19}{:<21}{:>10}  {:>21}{:>8}{:>8}{:>13}{:>7}{:>9}",
+            "{:<19}{:<28}{:>10}  {:>21}{:>8}{:>8}{:>13}{:>7}{:>9}",
             "scenario",
             "server",
             "median",
@@ -95,8 +100,9 @@ impl fmt::Display for Report {
         }
         writeln!(
             out,
-            "\nns: server CPU time for each message; B: resident bytes for each connection; \
-             back: bytes on the wire for each message"
+            "\nns: server CPU time for each message, delivery or handshake; B: resident bytes for each \
+             connection; KiB: resident memory; µs: time until a message is there; back: bytes on \
+             the wire for each message, before TLS and HTTP/2"
         )?;
         for failure in &self.failures {
             writeln!(out, "failed: {failure}")?;
@@ -107,13 +113,13 @@ impl fmt::Display for Report {
 
 impl Cell {
     fn write(&self, out: &mut fmt::Formatter<'_>, base: Option<f64>) -> fmt::Result {
-        let unit = if self.speeds.is_empty() { "B" } else { "ns" };
+        let unit = self.unit.name();
         let cost = median(&self.costs);
         let least = self.costs.iter().copied().fold(f64::INFINITY, f64::min);
         let greatest = self.costs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let range = format!("{} .. {}", grouped(least), grouped(greatest));
-        write!(out, "{:<19}{:<21}", self.row, self.server.name())?;
-        write!(out, "{:>10} {unit:<2} {range:>20}", grouped(cost))?;
+        write!(out, "{:<19}{:<28}", self.row, self.server.name())?;
+        write!(out, "{:>10} {unit:<3}{range:>20}", grouped(cost))?;
         match base {
             Some(base) if base > 0.0 => write!(out, "{:>8.2}", cost / base)?,
             _ => write!(out, "{:>8}", "-")?,

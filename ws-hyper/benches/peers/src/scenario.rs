@@ -13,6 +13,20 @@ pub enum Scenario {
         in_flight: usize,
         payload: Payload,
     },
+    /// One of some connections sends messages, all of them receive them.
+    Fanout {
+        name: String,
+        connections: usize,
+        /// Messages that are sent at once.
+        in_flight: usize,
+        /// Bytes.
+        payload: usize,
+    },
+    /// The same, with the time that it takes until a connection has the message; first by itself,
+    /// then while one connection more reads nothing.
+    Stalled { connections: usize },
+    /// Connections that are opened and closed, one after the other.
+    Handshake,
     /// Connections that are silent.
     Idle { connections: usize },
     /// Connections that have exchanged compressed messages, and are silent.
@@ -64,22 +78,54 @@ impl Scenario {
         ]
     }
 
+    /// Those of fan-out.
+    pub fn fanout() -> Vec<Self> {
+        let fanout = |name: &str, connections, in_flight| Self::Fanout {
+            name: name.into(),
+            connections,
+            in_flight,
+            payload: 128,
+        };
+        vec![
+            fanout("fanout-16", 1000, 16),
+            fanout("fanout-1", 1000, 1),
+            fanout("fanout-10k-16", 10_000, 16),
+            fanout("fanout-10k-1", 10_000, 1),
+            Self::Stalled { connections: 1000 },
+        ]
+    }
+
+    /// Those over TLS and HTTP/2.
+    pub fn encrypted() -> Vec<Self> {
+        let mut scenarios = Self::defaults();
+        scenarios
+            .retain(|scenario| matches!(scenario.name(), "pipelined" | "one" | "big-64k" | "idle"));
+        scenarios.insert(0, Self::Handshake);
+        scenarios
+    }
+
     pub fn name(&self) -> &str {
         match self {
-            Self::Load { name, .. } => name,
+            Self::Load { name, .. } | Self::Fanout { name, .. } => name,
+            Self::Stalled { .. } => "stalled",
+            Self::Handshake => "handshake",
             Self::Idle { .. } => "idle",
             Self::DeflateIdle { .. } => "deflate-idle",
         }
     }
 }
 
-/// A name, `CONNECTIONSxIN_FLIGHTxBYTES`, with `json` for the bytes too, `idle:CONNECTIONS`, or
-/// `deflate-idle:CONNECTIONS`.
+/// A name, `CONNECTIONSxIN_FLIGHTxBYTES`, with `json` for the bytes too, the same behind `fanout:`,
+/// `stalled:CONNECTIONS`, `idle:CONNECTIONS`, or `deflate-idle:CONNECTIONS`.
 impl FromStr for Scenario {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let mut named = Self::defaults().into_iter().chain(Self::compression());
+        let mut named = Self::defaults()
+            .into_iter()
+            .chain(Self::compression())
+            .chain(Self::fanout())
+            .chain(Self::encrypted());
         if let Some(named) = named.find(|one| one.name() == text) {
             return Ok(named);
         }
@@ -88,6 +134,19 @@ impl FromStr for Scenario {
             positive(connections).map(|connections| Self::Idle { connections })
         } else if let Some(connections) = text.strip_prefix("deflate-idle:") {
             positive(connections).map(|connections| Self::DeflateIdle { connections })
+        } else if let Some(connections) = text.strip_prefix("stalled:") {
+            positive(connections).map(|connections| Self::Stalled { connections })
+        } else if let Some(numbers) = text.strip_prefix("fanout:") {
+            let numbers: Vec<_> = numbers.split('x').map(positive).collect();
+            match numbers[..] {
+                [Some(connections), Some(in_flight), Some(payload)] => Some(Self::Fanout {
+                    name: text.into(),
+                    connections,
+                    in_flight,
+                    payload,
+                }),
+                _ => None,
+            }
         } else {
             let numbers: Vec<&str> = text.split('x').collect();
             match numbers[..] {

@@ -1,14 +1,20 @@
-//! The echo servers, each with the loop that its own documentation shows.
+//! The servers, each with the loop that its own documentation shows.
 
 use std::{fmt, io, str::FromStr, thread};
 
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use tokio::{net::TcpListener, runtime};
 #[cfg(feature = "ours")]
-use ws_tower::Config;
+use ws_tower::{Config, hub::SlowConsumer};
 
-use crate::{Result, wire::Echo};
+use self::certificate::Certificate;
+use crate::{
+    Result,
+    wire::{CLOSE_ANSWER, Echo},
+};
 
 mod axum;
+mod certificate;
 mod fastwebsockets;
 #[cfg(feature = "ours")]
 mod ours;
@@ -43,6 +49,31 @@ pub enum Server {
     Wtx,
     #[cfg(feature = "wtx")]
     WtxFast,
+    #[cfg(feature = "ours")]
+    OursHub,
+    #[cfg(feature = "ours")]
+    OursHubTask,
+    #[cfg(feature = "ours")]
+    OursHubDrop,
+    AxumBroadcast,
+    TokioWebsocketsBroadcast,
+    RawFanout,
+    #[cfg(feature = "ours")]
+    OursTls,
+    AxumTls,
+    TungsteniteTls,
+    #[cfg(feature = "ours")]
+    OursHttp2,
+    AxumHttp2,
+}
+
+/// What lies below the WebSockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    Tcp,
+    Tls,
+    /// With prior knowledge, many sockets on each connection.
+    Http2,
 }
 
 impl Server {
@@ -77,6 +108,30 @@ impl Server {
         Self::WtxFast,
     ];
 
+    /// Those that send every message to all connections, of this build.
+    pub const FANOUT: &[Self] = &[
+        #[cfg(feature = "ours")]
+        Self::OursHub,
+        #[cfg(feature = "ours")]
+        Self::OursHubTask,
+        #[cfg(feature = "ours")]
+        Self::OursHubDrop,
+        Self::AxumBroadcast,
+        Self::TokioWebsocketsBroadcast,
+        Self::RawFanout,
+    ];
+
+    /// Those that echo over TLS or HTTP/2, of this build.
+    pub const ENCRYPTED: &[Self] = &[
+        #[cfg(feature = "ours")]
+        Self::OursTls,
+        Self::AxumTls,
+        Self::TungsteniteTls,
+        #[cfg(feature = "ours")]
+        Self::OursHttp2,
+        Self::AxumHttp2,
+    ];
+
     pub fn name(self) -> &'static str {
         match self {
             #[cfg(feature = "ours")]
@@ -99,13 +154,50 @@ impl Server {
             Self::Wtx => "wtx",
             #[cfg(feature = "wtx")]
             Self::WtxFast => "wtx-fast",
+            #[cfg(feature = "ours")]
+            Self::OursHub => "ours-hub",
+            #[cfg(feature = "ours")]
+            Self::OursHubTask => "ours-hub-task",
+            #[cfg(feature = "ours")]
+            Self::OursHubDrop => "ours-hub-drop",
+            Self::AxumBroadcast => "axum-broadcast",
+            Self::TokioWebsocketsBroadcast => "tokio-websockets-broadcast",
+            Self::RawFanout => "raw-fanout",
+            #[cfg(feature = "ours")]
+            Self::OursTls => "ours-tls",
+            Self::AxumTls => "axum-tls",
+            Self::TungsteniteTls => "tungstenite-tls",
+            #[cfg(feature = "ours")]
+            Self::OursHttp2 => "ours-http2",
+            Self::AxumHttp2 => "axum-http2",
         }
     }
 
     pub fn echo(self) -> Echo {
         match self {
-            Self::Raw => Echo::Bytes,
+            Self::Raw | Self::RawFanout => Echo::Bytes,
             _ => Echo::Messages,
+        }
+    }
+
+    /// What comes back for a Close before the end. The loop in axum's documentation sends the Close
+    /// back itself, fails because tungstenite has queued one already, and drops both.
+    pub fn close_answer(self) -> &'static [u8] {
+        match self {
+            Self::Axum | Self::AxumTls | Self::AxumHttp2 => &[],
+            _ => &CLOSE_ANSWER,
+        }
+    }
+
+    pub fn transport(self) -> Transport {
+        match self {
+            #[cfg(feature = "ours")]
+            Self::OursTls => Transport::Tls,
+            Self::AxumTls | Self::TungsteniteTls => Transport::Tls,
+            #[cfg(feature = "ours")]
+            Self::OursHttp2 => Transport::Http2,
+            Self::AxumHttp2 => Transport::Http2,
+            _ => Transport::Tcp,
         }
     }
 }
@@ -114,7 +206,12 @@ impl FromStr for Server {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        let mut all = Self::ALL.iter().chain(Self::COMPRESSION).copied();
+        let mut all = Self::ALL
+            .iter()
+            .chain(Self::COMPRESSION)
+            .chain(Self::FANOUT)
+            .chain(Self::ENCRYPTED)
+            .copied();
         all.find(|server| server.name() == name)
             .ok_or_else(|| format!("this build has no server {name}"))
     }
@@ -126,7 +223,15 @@ impl fmt::Display for Server {
     }
 }
 
-/// Runs `server` on a free port, prints its address, and ends the process when standard input does.
+/// Messages that wait for a subscriber of those with `tokio::sync::broadcast`, before it misses
+/// some: more than are in flight, so that none of those that read does.
+const BROADCAST_CAPACITY: usize = 1024;
+
+/// What the kernel keeps for a subscriber of a fan-out server, in bytes: as for one behind a
+/// network. On loopback it is 2.6 MB otherwise, which takes long to fill.
+const FANOUT_SEND_BUFFER: usize = 64 << 10;
+
+/// Runs `server` on a free port, prints its address and its certificate, if any, and ends the process when standard input does.
 pub fn run(server: Server) -> Result<()> {
     thread::spawn(|| {
         let ended = io::copy(&mut io::stdin(), &mut io::sink());
@@ -137,7 +242,19 @@ pub fn run(server: Server) -> Result<()> {
         .build()?;
     runtime.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
-        println!("{}", listener.local_addr()?);
+        let address = listener.local_addr()?;
+        let certificate = (server.transport() == Transport::Tls)
+            .then(Certificate::new)
+            .transpose()?;
+        if Server::FANOUT.contains(&server) {
+            // Connections inherit it.
+            set_socket_send_buffer_size(&listener, FANOUT_SEND_BUFFER)?;
+        }
+        match &certificate {
+            Some(certificate) => println!("{address} {}", certificate.hex()),
+            None => println!("{address}"),
+        }
+        let tls = || certificate.ok_or("no certificate")?.tls();
         match server {
             #[cfg(feature = "ours")]
             Server::Ours => ours::serve(listener, Config::new()).await,
@@ -159,6 +276,23 @@ pub fn run(server: Server) -> Result<()> {
             Server::Wtx => wtx::serve(listener, wtx::default).await,
             #[cfg(feature = "wtx")]
             Server::WtxFast => wtx::serve(listener, wtx::fast).await,
+            #[cfg(feature = "ours")]
+            Server::OursHub => ours::hub(listener, SlowConsumer::Disconnect).await,
+            #[cfg(feature = "ours")]
+            Server::OursHubTask => ours::hub_task(listener).await,
+            #[cfg(feature = "ours")]
+            Server::OursHubDrop => ours::hub(listener, SlowConsumer::DropOldest).await,
+            Server::AxumBroadcast => axum::broadcast(listener).await,
+            Server::TokioWebsocketsBroadcast => tokio_websockets::broadcast(listener).await,
+            Server::RawFanout => raw::fan_out(listener).await,
+            #[cfg(feature = "ours")]
+            Server::OursTls => ours::serve_tls(listener, tls()?).await,
+            Server::AxumTls => axum::serve_tls(listener, tls()?).await,
+            Server::TungsteniteTls => tungstenite::serve_tls(listener, tls()?).await,
+            // It speaks both.
+            #[cfg(feature = "ours")]
+            Server::OursHttp2 => ours::serve(listener, Config::new()).await,
+            Server::AxumHttp2 => axum::serve(listener).await,
         }
     })
 }

@@ -1,17 +1,20 @@
 //! The client's side of the protocol, by hand: a handshake, and frames encoded beforehand.
 
 use std::{
-    io::{Read, Write},
-    net::{SocketAddr, TcpStream},
+    io::{ErrorKind, Read, Write},
     time::Duration,
 };
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 
-use crate::{Result, json, scenario::Payload};
+use crate::{
+    Result, json,
+    scenario::Payload,
+    stream::{Endpoint, Stream},
+};
 
-/// The path on which the servers echo.
-pub const PATH: &str = "/echo";
+/// The path of the WebSockets.
+pub const PATH: &str = "/socket";
 
 /// The example of RFC 6455 §1.3: with a fixed key, nobody here has to hash.
 pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -19,6 +22,10 @@ pub const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 /// How long a server may be silent before it counts as stuck.
 pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A Close with 1000, masked, and what answers it (RFC 6455 §5.5.1).
+pub const CLOSE: [u8; 8] = [0x88, 0x82, 0x37, 0xfa, 0x21, 0x3d, 0x34, 0x12];
+pub const CLOSE_ANSWER: [u8; 4] = [0x88, 0x02, 0x03, 0xe8];
 
 /// What every browser offers (RFC 7692 §7.1).
 const OFFER: &str = "permessage-deflate; client_max_window_bits";
@@ -162,16 +169,15 @@ impl FrameCounter {
 
 /// An open WebSocket; every byte after the head of the response is still in the stream.
 pub struct Opened {
-    pub stream: TcpStream,
+    pub stream: Stream,
     /// Whether the server has agreed on compression.
     pub compressed: bool,
 }
 
 /// Opens a WebSocket, and offers compression or does not.
-pub fn connect(address: SocketAddr, offers: bool) -> Result<Opened> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+pub fn connect(endpoint: &Endpoint, offers: bool) -> Result<Opened> {
+    let mut stream = endpoint.connect()?;
+    let address = endpoint.address;
     let extensions = if offers {
         format!("Sec-WebSocket-Extensions: {OFFER}\r\n")
     } else {
@@ -188,6 +194,7 @@ pub fn connect(address: SocketAddr, offers: bool) -> Result<Opened> {
          Sec-WebSocket-Key: {KEY}\r\n\r\n"
     );
     stream.write_all(request.as_bytes())?;
+    stream.flush()?;
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         // Nothing follows the head before something was sent, so this reads no further than it.
@@ -216,9 +223,38 @@ pub fn connect(address: SocketAddr, offers: bool) -> Result<Opened> {
     Ok(Opened { stream, compressed })
 }
 
+/// The closing handshake, until the server has closed the connection (RFC 6455 §7.1.1).
+/// `answer`: what comes before that.
+pub fn close(mut stream: Stream, answer: &[u8]) -> Result<()> {
+    stream.write_all(&CLOSE)?;
+    stream.flush()?;
+    let mut received = Vec::new();
+    let mut buffer = [0; 64];
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => received.extend_from_slice(&buffer[..count]),
+            // Without TLS's own end, or with a reset: some do.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset
+                ) =>
+            {
+                break;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if received != answer {
+        return Err("the Close was not answered as expected".into());
+    }
+    Ok(())
+}
+
 /// Sends each of the JSON messages once, one by one, and inflates what comes back: proof that the
 /// server compresses, and that what is only counted later is what was sent.
-pub fn prove(stream: &mut TcpStream, kind: Kind) -> Result<()> {
+pub fn prove(stream: &mut Stream, kind: Kind) -> Result<()> {
     // What keeps its window reads what was compressed without one, too.
     let mut inflater = Decompress::new(false);
     for number in 0..json::MESSAGES {

@@ -1,7 +1,14 @@
 //! This repository: the layer alone behind `ws_hyper::serve`, the plain `recv`/`send` handler.
 
-use tokio::net::TcpListener;
-use ws_tower::{Config, Error, WebSocket, WebSocketLayer};
+use std::{sync::Arc, time::Duration};
+
+use rustls::ServerConfig;
+use tokio::{net::TcpListener, sync::mpsc};
+use ws_hyper::server::Tls;
+use ws_tower::{
+    Config, Error, Message, WebSocket, WebSocketLayer,
+    hub::{Hub, SlowConsumer},
+};
 
 use crate::{Result, wire::PATH};
 
@@ -13,6 +20,73 @@ pub async fn serve(listener: TcpListener, config: Config) -> Result<()> {
     ws_hyper::serve(listener, app).await?;
     Ok(())
 }
+
+/// The echo over TLS.
+pub async fn serve_tls(listener: TcpListener, tls: Arc<ServerConfig>) -> Result<()> {
+    let app = WebSocketLayer::new().route(PATH, echo).into_service();
+    ws_hyper::serve(listener, app)
+        .tls(Tls::from_config(tls))
+        .await?;
+    Ok(())
+}
+
+/// Every message to every connection: the handler publishes what it receives.
+pub async fn hub(listener: TcpListener, policy: SlowConsumer) -> Result<()> {
+    let hub = Hub::builder().slow_consumer(policy).build();
+    let app = WebSocketLayer::new()
+        .config(without_pings())
+        .route(PATH, move |mut socket: WebSocket| {
+            let hub = hub.clone();
+            async move {
+                let seat = hub.join(TOPIC, &socket);
+                while let Some(message) = socket.recv().await {
+                    seat.publish(message?);
+                }
+                Ok::<_, Error>(())
+            }
+        })
+        .into_service();
+    ws_hyper::serve(listener, app).await?;
+    Ok(())
+}
+
+/// The same by a task of its own, which belongs to no connection.
+pub async fn hub_task(listener: TcpListener) -> Result<()> {
+    let hub = Hub::new();
+    let (send, mut receive) = mpsc::channel::<Message>(64);
+    let publisher = hub.clone();
+    tokio::spawn(async move {
+        while let Some(message) = receive.recv().await {
+            publisher.publish(TOPIC, message);
+        }
+    });
+    let app = WebSocketLayer::new()
+        .config(without_pings())
+        .route(PATH, move |mut socket: WebSocket| {
+            let (hub, send) = (hub.clone(), send.clone());
+            async move {
+                let _seat = hub.join(TOPIC, &socket);
+                while let Some(message) = socket.recv().await {
+                    if send.send(message?).await.is_err() {
+                        break;
+                    }
+                }
+                Ok::<_, Error>(())
+            }
+        })
+        .into_service();
+    ws_hyper::serve(listener, app).await?;
+    Ok(())
+}
+
+/// The generator compares every byte and answers no ping, and most of its connections send
+/// nothing for as long as a run takes.
+fn without_pings() -> Config {
+    Config::new().keepalive_interval(Duration::from_hours(1))
+}
+
+/// Everybody's topic.
+const TOPIC: &str = "all";
 
 async fn echo(mut socket: WebSocket) -> Result<(), Error> {
     while let Some(message) = socket.recv().await {

@@ -1,7 +1,14 @@
 //! tokio-tungstenite: the loop most people write, and the one of its `echo-server` example.
 
+use std::sync::Arc;
+
 use futures_util::{SinkExt, StreamExt, TryStreamExt, future};
-use tokio::net::{TcpListener, TcpStream};
+use rustls::ServerConfig;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+};
+use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::{WebSocketStream, accept_async, tungstenite::Error};
 
 use crate::Result;
@@ -20,8 +27,25 @@ where
     }
 }
 
+/// The same loop as [`echo`], over TLS.
+pub async fn serve_tls(listener: TcpListener, tls: Arc<ServerConfig>) -> Result<()> {
+    let acceptor = TlsAcceptor::from(tls);
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        let acceptor = acceptor.clone();
+        tokio::spawn(async move {
+            let stream = acceptor.accept(stream).await?;
+            echo(accept_async(stream).await?).await
+        });
+    }
+}
+
 /// Writes each message by itself.
-pub async fn echo(mut socket: WebSocketStream<TcpStream>) -> Result<(), Error> {
+pub async fn echo<Io>(mut socket: WebSocketStream<Io>) -> Result<(), Error>
+where
+    Io: AsyncRead + AsyncWrite + Unpin,
+{
     while let Some(message) = socket.next().await {
         let message = message?;
         if message.is_text() || message.is_binary() {
