@@ -628,24 +628,28 @@ mod time {
         let flooders = std::thread::spawn(move || flood_with_many(address, &stopped));
         sleep(Duration::from_millis(500)).await;
         let mut old = Raw::open(target.address, "/echo").await;
-        let mut longest = Duration::ZERO;
+        let mut times = Vec::new();
         let begin = Instant::now();
         while begin.elapsed() < Duration::from_secs(2) {
             let start = Instant::now();
             old.echoes().await;
-            longest = longest.max(start.elapsed());
+            times.push(start.elapsed());
             let start = Instant::now();
             Raw::open(target.address, "/echo").await.echoes().await;
-            longest = longest.max(start.elapsed());
+            times.push(start.elapsed());
             sleep(Duration::from_millis(50)).await;
         }
         stop.store(true, Ordering::Relaxed);
         let echoed = flooders.join().unwrap();
+        times.sort();
+        let (median, longest) = (times[times.len() / 2], times[times.len() - 1]);
         println!(
-            "{} KiB were echoed to the flooders, {longest:?} at most to others",
+            "{} KiB were echoed to the flooders, others waited {median:?}, {longest:?} at most",
             echoed >> 10
         );
-        assert!(longest < PATIENCE, "{longest:?}");
+        // Other programs may hold this one up now and then, but not half of the time.
+        assert!(median < PATIENCE, "{median:?}");
+        assert!(longest < 8 * PATIENCE, "{longest:?}");
         target.grew_at_most(64 * MIB);
     }
 

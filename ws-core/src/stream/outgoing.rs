@@ -14,10 +14,6 @@ use crate::connection::Scratch;
 /// entry of a vectored write.
 pub(crate) const BY_REFERENCE: usize = 16 << 10;
 
-/// What an empty queue without a buffer begins with, in bytes. Many small messages, as of a
-/// broadcast, otherwise move as often as the buffer doubles from the size of the first.
-const LEAST_CAPACITY: usize = 1 << 10;
-
 /// From this many written bytes on, they are worth moving the rest to the front.
 const COMPACT: usize = 16 << 10;
 
@@ -43,9 +39,6 @@ impl Outgoing {
     #[inline]
     pub(crate) fn write<T>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
         self.compact();
-        if self.buffer.capacity() == 0 {
-            self.buffer.reserve(LEAST_CAPACITY);
-        }
         write(&mut self.buffer)
     }
 
