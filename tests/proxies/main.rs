@@ -141,7 +141,9 @@ async fn without_keepalive_the_proxy_cuts_a_silent_socket_and_it_ends_uncleanly(
     client.echoes().await;
     let since = Instant::now();
     assert_eq!(client.rest().await, b"", "no Close comes from a proxy");
-    assert!(since.elapsed() >= PATIENCE, "{:?}", since.elapsed());
+    // The proxy's clock began when the last byte passed it, and it counts in milliseconds.
+    let waited = since.elapsed();
+    assert!(waited >= PATIENCE * 9 / 10, "{waited:?}");
     let closed = &site.closed(1).await[0];
     assert!(
         !closed.is_clean() && closed.received().is_none(),
