@@ -52,10 +52,6 @@ struct Prepared {
     narrow: OnceLock<Option<Box<Deflated>>>,
 }
 
-/// What a queue without a buffer begins with, in bytes: the many small messages of a broadcast would
-/// otherwise move as often as the buffer doubles from the size of the first.
-const BROADCAST: usize = 1 << 10;
-
 impl PreparedMessage {
     /// Encodes a message.
     pub fn new(message: impl Into<Message>) -> Self {
@@ -152,12 +148,7 @@ impl PreparedMessage {
         if encoder.masks() {
             encoder.data(out, head, message.payload());
         } else {
-            out.write(|buffer| {
-                if buffer.capacity() == 0 {
-                    buffer.reserve(BROADCAST.max(frame.len()));
-                }
-                buffer.extend_from_slice(frame);
-            });
+            out.write(|buffer| buffer.extend_from_slice(frame));
             if message.len() >= BY_REFERENCE {
                 out.push(message.payload().clone());
             }
