@@ -39,8 +39,14 @@ pub(super) async fn run<B: Broker>(broker: B, inbound: Arc<Inbound>, relay: Arc<
                     delay = MIN_DELAY;
                 }
             }
-            Ok(Err(error)) => tracing::warn!(error, "the hub cannot reach its broker"),
-            Err(_) => tracing::warn!("the hub cannot reach its broker in time"),
+            Ok(Err(error)) => {
+                relay.counters.failed_connects.add(1);
+                tracing::warn!(error, "the hub cannot reach its broker");
+            }
+            Err(_) => {
+                relay.counters.failed_connects.add(1);
+                tracing::warn!("the hub cannot reach its broker in time");
+            }
         }
         // Between the half and the whole: nodes that lost it together do not come back together.
         let share = RandomState::new().hash_one(()) % 512 + 512;
