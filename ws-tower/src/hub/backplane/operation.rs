@@ -77,7 +77,7 @@
 //! uses sharded pub/sub, of Redis 7: each topic is on one master. It does not use the cluster
 //! client of the crate `redis`, which connects again by itself and sends again what was redirected,
 //! each command for itself: then order is not kept, and losses are not seen when they happen.
-//! Instead there is one connection to each master, and any of them that ends, or any redirection,
+//! Instead there are two connections to each master, and any of them that ends, or any redirection,
 //! ends all:
 //!
 //! | it happens | the hubs |
@@ -85,7 +85,7 @@
 //! | a slot moves to another master | are told so by the server, and connect again: some milliseconds |
 //! | a master dies and has a replica | are alone until that has taken over: `cluster-node-timeout`, 15 s by default, and a second or two |
 //! | a master dies and has none | are alone until it is back |
-//! | a master is cut off from the others, and from nobody else | notice within 5 seconds of its own noticing, and connect again |
+//! | a master is cut off from the others, and from nobody else | notice within 10 seconds of its own noticing, and connect again |
 //!
 //! While they are alone, messages wait for the [deadline](super::Backplane::deadline), and what is
 //! lost is counted and told. It is the whole of the backplane that waits, not a shard of it: more

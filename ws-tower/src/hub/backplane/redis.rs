@@ -7,9 +7,9 @@ mod slots;
 use std::fmt;
 
 use bytes::Bytes;
-use redis::{Client, aio::MultiplexedConnection};
+use redis::Client;
 
-use self::connection::{Inbox, connect};
+use self::connection::{Inbox, Server};
 pub use self::{
     cluster::{RedisCluster, RedisClusterCommands},
     connection::RedisMessages,
@@ -19,7 +19,7 @@ use crate::BoxError;
 
 /// A Redis server of version 6 or later, or Valkey or another one that speaks its protocol, RESP3.
 ///
-/// It makes one connection. A message counts as sent when the server has answered.
+/// It makes two connections: one subscribes and receives, one publishes. A message counts as sent when the server has answered.
 #[derive(Clone, Debug)]
 pub struct Redis(Client);
 
@@ -61,16 +61,13 @@ impl Broker for Redis {
 
     async fn connect(&self) -> Result<(RedisCommands, RedisMessages), BoxError> {
         let (inbox, messages) = Inbox::new();
-        let connection = connect(self.0.get_connection_info(), inbox.clone()).await?;
-        Ok((RedisCommands { connection, inbox }, messages))
+        let server = Server::connect(self.0.get_connection_info(), inbox).await?;
+        Ok((RedisCommands(server), messages))
     }
 }
 
 /// The commands of a connection to [`Redis`].
-pub struct RedisCommands {
-    connection: MultiplexedConnection,
-    inbox: Inbox,
-}
+pub struct RedisCommands(Server);
 
 impl Commands for RedisCommands {
     fn max_payload(&self) -> usize {
@@ -78,12 +75,12 @@ impl Commands for RedisCommands {
     }
 
     async fn subscribe(&mut self, channels: &[String]) -> Result<(), BoxError> {
-        Ok(self.connection.subscribe(channels).await?)
+        Ok(self.0.subscriber.subscribe(channels).await?)
     }
 
     async fn unsubscribe(&mut self, channels: &[String]) -> Result<(), BoxError> {
-        self.inbox.leave(channels);
-        Ok(self.connection.unsubscribe(channels).await?)
+        self.0.leave(channels);
+        Ok(self.0.subscriber.unsubscribe(channels).await?)
     }
 
     async fn publish(&mut self, batch: &[(String, Bytes)]) -> Result<(), BoxError> {
@@ -91,7 +88,7 @@ impl Commands for RedisCommands {
         for (channel, payload) in batch {
             pipeline.publish(channel, &payload[..]).ignore();
         }
-        let () = pipeline.query_async(&mut self.connection).await?;
+        let () = pipeline.query_async(&mut self.0.publisher).await?;
         Ok(())
     }
 }

@@ -12,11 +12,11 @@ use std::{
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use redis::{Client, ConnectionInfo, Pipeline, Value, aio::MultiplexedConnection};
-use tokio::time::Instant;
+use tokio::{task::JoinSet, time::Instant};
 
 use super::{
     RedisMessages,
-    connection::{Inbox, connect},
+    connection::{Inbox, Server, connect},
     slots::Topology,
 };
 use crate::{
@@ -30,7 +30,7 @@ use crate::{
 /// Which one the name of its channel says, or what stands in braces in it: topics `{game 7}/chat`
 /// and `{game 7}/moves` are on the same server.
 ///
-/// A node makes one connection to each master. When one of them ends, when the cluster is down, or
+/// A node makes two connections to each master. When one of them ends, when the cluster is down, or
 /// when a slot moves to another server, all are given up and made anew, with what the cluster
 /// then says of itself. Nothing is lost unseen by that, but for its time, all topics are away.
 /// It needs every slot to have a master that can be reached.
@@ -112,18 +112,16 @@ impl Broker for RedisCluster {
 async fn join(seed: &ConnectionInfo) -> Result<(RedisClusterCommands, RedisMessages), BoxError> {
     let (inbox, messages) = Inbox::new();
     let topology = ask(seed).await?;
-    let shards = topology.masters.iter().map(|address| {
+    let masters = topology.masters.iter().map(|address| {
         let inbox = inbox.of_another();
         let info = seed.clone().set_addr(address.clone());
-        async move {
-            let connection = connect(&info, inbox.clone()).await;
-            connection.map(|connection| Shard { connection, inbox })
-        }
+        async move { Server::connect(&info, inbox).await }
     });
     let commands = RedisClusterCommands {
-        shards: try_join_all(shards).await?,
+        masters: try_join_all(masters).await?,
         topology,
         checked: Instant::now(),
+        checks: JoinSet::new(),
     };
     Ok((commands, messages))
 }
@@ -153,59 +151,72 @@ fn check(state: &str) -> Result<(), BoxError> {
 
 /// The commands of the connections to a [`RedisCluster`].
 pub struct RedisClusterCommands {
-    shards: Vec<Shard>,
+    masters: Vec<Server>,
     topology: Topology,
     checked: Instant,
-}
-
-/// A connection to a master.
-struct Shard {
-    connection: MultiplexedConnection,
-    inbox: Inbox,
+    checks: JoinSet<Result<(), BoxError>>,
 }
 
 impl RedisClusterCommands {
-    /// Sends each server its commands, which `add` makes of an item.
-    async fn send<'a, T: 'a>(
-        &mut self,
-        items: impl IntoIterator<Item = &'a T>,
-        channel: impl Fn(&T) -> &str,
-        mut add: impl FnMut(&mut Pipeline, &Shard, &T),
-    ) -> Result<(), BoxError> {
-        let mut pipelines = vec![Pipeline::new(); self.shards.len()];
-        for item in items {
+    /// Divides items between the masters that have their channels.
+    fn divide<'a, T>(&self, all: &'a [T], channel: impl Fn(&T) -> &str) -> Vec<Vec<&'a T>> {
+        let mut parts = vec![Vec::new(); self.masters.len()];
+        for item in all {
             let master = self.topology.master_of(channel(item));
-            if let (Some(pipeline), Some(shard)) =
-                (pipelines.get_mut(master), self.shards.get(master))
-            {
-                add(pipeline, shard, item);
+            if let Some(part) = parts.get_mut(master) {
+                part.push(item);
             }
         }
-        let shards = self.shards.iter_mut().zip(&pipelines);
-        let answers = shards
-            .filter(|(_, pipeline)| !pipeline.is_empty())
-            .map(|(shard, pipeline)| pipeline.query_async::<()>(&mut shard.connection));
+        parts
+    }
+
+    /// Sends this command with each channel, to the master that has it: channels of one command
+    /// would have to be of one slot.
+    async fn each(&mut self, command: &str, channels: &[String]) -> Result<(), BoxError> {
+        let parts = self.divide(channels, |it| it);
+        let answers = self.masters.iter_mut().zip(parts).map(|(master, part)| {
+            let mut pipeline = redis::pipe();
+            for channel in part {
+                pipeline.cmd(command).arg(channel).ignore();
+            }
+            send(pipeline, &mut master.subscriber)
+        });
         try_join_all(answers).await?;
         Ok(())
     }
 
-    /// Asks all servers whether the cluster is well: one that is cut off from the others, and has
-    /// nothing for this node, would not be missed.
-    async fn check(&mut self) -> Result<(), BoxError> {
+    /// Asks all masters now and then whether the cluster is well: one that is cut off from the
+    /// others, or no longer there, and has nothing for this node, would not be missed.
+    fn check(&mut self) -> Result<(), BoxError> {
+        while let Some(checked) = self.checks.try_join_next() {
+            checked??;
+        }
         let now = Instant::now();
         if now.duration_since(self.checked) < CHECK {
             return Ok(());
         }
+        if !self.checks.is_empty() {
+            return Err("a server of the cluster does not answer".into());
+        }
         self.checked = now;
-        let mut question = redis::cmd("CLUSTER");
-        question.arg("INFO");
-        let shards = self.shards.iter_mut();
-        let answers = shards.map(|it| question.query_async::<String>(&mut it.connection));
-        for state in try_join_all(answers).await? {
-            check(&state)?;
+        for master in &self.masters {
+            let mut connection = master.subscriber.clone();
+            // Its answer comes behind all that has arrived: nobody waits for it.
+            self.checks.spawn(async move {
+                let mut question = redis::cmd("CLUSTER");
+                let state: String = question.arg("INFO").query_async(&mut connection).await?;
+                check(&state)
+            });
         }
         Ok(())
     }
+}
+
+async fn send(pipeline: Pipeline, connection: &mut MultiplexedConnection) -> Result<(), BoxError> {
+    if !pipeline.is_empty() {
+        let () = pipeline.query_async(connection).await?;
+    }
+    Ok(())
 }
 
 impl Commands for RedisClusterCommands {
@@ -214,35 +225,35 @@ impl Commands for RedisClusterCommands {
     }
 
     async fn subscribe(&mut self, channels: &[String]) -> Result<(), BoxError> {
-        // Channels of one command would have to be of one slot.
-        let add = |pipeline: &mut Pipeline, _: &Shard, channel: &String| {
-            pipeline.cmd("SSUBSCRIBE").arg(channel).ignore();
-        };
-        self.send(channels, |it| it, add).await
+        self.each("SSUBSCRIBE", channels).await
     }
 
     async fn unsubscribe(&mut self, channels: &[String]) -> Result<(), BoxError> {
-        let add = |pipeline: &mut Pipeline, shard: &Shard, channel: &String| {
-            shard.inbox.leave([channel]);
-            pipeline.cmd("SUNSUBSCRIBE").arg(channel).ignore();
-        };
-        self.send(channels, |it| it, add).await
+        for master in &self.masters {
+            master.leave(channels);
+        }
+        self.each("SUNSUBSCRIBE", channels).await
     }
 
     async fn publish(&mut self, batch: &[(String, Bytes)]) -> Result<(), BoxError> {
-        let add = |pipeline: &mut Pipeline, _: &Shard, (channel, payload): &(String, Bytes)| {
-            let publish = pipeline.cmd("SPUBLISH");
-            publish.arg(channel).arg(&payload[..]).ignore();
-        };
-        self.send(batch, |(channel, _)| channel, add).await?;
-        self.check().await
+        let parts = self.divide(batch, |(channel, _)| channel);
+        let answers = self.masters.iter_mut().zip(parts).map(|(master, part)| {
+            let mut pipeline = redis::pipe();
+            for (channel, payload) in part {
+                let publish = pipeline.cmd("SPUBLISH");
+                publish.arg(channel).arg(&payload[..]).ignore();
+            }
+            send(pipeline, &mut master.publisher)
+        });
+        try_join_all(answers).await?;
+        self.check()
     }
 }
 
 impl fmt::Debug for RedisClusterCommands {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisClusterCommands")
-            .field("masters", &self.shards.len())
+            .field("masters", &self.masters.len())
             .finish_non_exhaustive()
     }
 }

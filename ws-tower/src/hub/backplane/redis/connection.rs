@@ -1,4 +1,4 @@
-//! One connection to a server: commands go in, and what is published comes out of a queue.
+//! The connections to a server: commands go in, and what is published comes out of a queue.
 
 use std::{
     collections::HashSet,
@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::future::try_join;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionInfo, ProtocolVersion, PushInfo, PushKind, Value,
     aio::MultiplexedConnection,
@@ -18,7 +19,33 @@ use tokio::sync::mpsc;
 
 use crate::{BoxError, hub::backplane::broker::Messages};
 
-/// Connects to one server. What it pushes goes to the inbox, the end of the connection included.
+/// A server. It has two connections: on one alone the answers to what is published would wait
+/// behind all that arrives, and a burst would look like a server that does not answer.
+pub(super) struct Server {
+    pub(super) subscriber: MultiplexedConnection,
+    pub(super) publisher: MultiplexedConnection,
+    inbox: Inbox,
+}
+
+impl Server {
+    pub(super) async fn connect(info: &ConnectionInfo, inbox: Inbox) -> Result<Self, BoxError> {
+        let subscriber = connect(info, inbox.clone());
+        let publisher = connect(info, inbox.clone());
+        let (subscriber, publisher) = try_join(subscriber, publisher).await?;
+        Ok(Self {
+            subscriber,
+            publisher,
+            inbox,
+        })
+    }
+
+    /// The server will say that these have ended, and that is as it should be.
+    pub(super) fn leave(&self, channels: &[String]) {
+        self.inbox.leaving().extend(channels.iter().cloned());
+    }
+}
+
+/// Connects once. What the server pushes goes to the inbox, the end of the connection included.
 pub(super) async fn connect(
     info: &ConnectionInfo,
     inbox: Inbox,
@@ -62,7 +89,7 @@ pub(super) struct Inbox {
     sender: mpsc::UnboundedSender<News>,
     /// Bytes that nobody has taken yet.
     waiting: Arc<AtomicUsize>,
-    /// Channels that this connection gives up. Others that the server ends have moved away.
+    /// Channels that are being given up. Others that the server ends have moved away.
     leaving: Arc<Mutex<HashSet<String>>>,
 }
 
@@ -90,11 +117,6 @@ impl Inbox {
             leaving: Arc::default(),
             ..self.clone()
         }
-    }
-
-    /// The server will say that these have ended, and that is as it should be.
-    pub(super) fn leave<'a>(&self, channels: impl IntoIterator<Item = &'a String>) {
-        self.leaving().extend(channels.into_iter().cloned());
     }
 
     fn push(&self, push: PushInfo) {
@@ -233,7 +255,7 @@ mod tests {
     #[tokio::test]
     async fn a_subscription_that_the_server_ends_is_an_error_and_one_that_we_end_is_none() {
         let (inbox, mut messages) = Inbox::new();
-        inbox.leave(&["ws:topic:a".to_owned()]);
+        inbox.leaving().insert("ws:topic:a".to_owned());
         inbox.push(ended("ws:topic:a"));
         inbox.push(published("ws:topic:b", b"still here".to_vec()));
         assert_eq!(messages.recv().await.unwrap().0, "ws:topic:b");
