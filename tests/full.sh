@@ -50,7 +50,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # interop_client: the clients against servers of other hands.
 # program EXAMPLE OPTIONS...: the client at the command line, as whoever types at it sees it.
 # proxied PROXY PACKAGE: the tests through that proxy.
-# brokered BROKER PACKAGE: the hub across nodes over that broker, which the tests start and end.
+# brokered TESTS PACKAGE...: the hub across nodes over brokers, which the tests start and end.
 parts=(
   "autobahn:load_target autobahn deflate load_target / echo --max-message-size 16777216"
   "autobahn:tls autobahn plain load_target / echo --tls --max-message-size 16777216"
@@ -70,6 +70,7 @@ parts=(
   "proxies:caddy proxied caddy caddy"
   "backplane:redis brokered redis redis-server"
   "backplane:nats brokered nats nats-server"
+  "backplane:cluster brokered cluster redis-server nats-server"
 )
 playwright="playwright-core@1.64.1"
 python_h2="h2==4.4.1"
@@ -166,9 +167,10 @@ proxied() {
 }
 
 brokered() {
-  local broker=$1 package=$2
-  need_service "$package" "$package" || return
-  ignored_tests backplane_brokers "$broker::"
+  local tests=$1 package
+  shift
+  for package in "$@"; do need_service "$package" "$package" || return; done
+  ignored_tests backplane_brokers "$tests::"
 }
 
 browser() {

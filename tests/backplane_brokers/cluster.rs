@@ -9,7 +9,8 @@ use super::server::{
     BEAT, Kind, Node, SOON, Server, all_are_accounted_for, free_port, publish_6000, three, until,
 };
 
-mod redis {
+/// Redis: each topic is on one of the masters.
+mod masters {
     use super::*;
 
     const ACL: &str = include_str!("../../ws-tower/src/hub/backplane/operation/redis-cluster.acl");
@@ -250,7 +251,8 @@ mod redis {
     }
 }
 
-mod nats {
+/// NATS: messages go from server to server.
+mod routes {
     use super::*;
 
     /// Two servers with a route between them.
