@@ -58,7 +58,8 @@
 //! A message [to one member](super::Hub::publish_to) has a number as all others, and when it is
 //! lost all members are told. A stream that began within the time a message travels before
 //! the subscription may be counted from its beginning. An outage of more than 10 minutes may
-//! hide what a node without members has published before it ended.
+//! hide what a node without members has published before it ended, and a node that was away for
+//! as long begins anew with the others: what it published before it came back is not counted.
 //!
 //! A topic with a name of more than 512 bytes is not shared; its messages count as
 //! [too large](BackplaneStats::too_large). When the last [`Hub`](super::Hub) is dropped, the node
@@ -72,7 +73,7 @@
 //! |---|---|---|
 //! | feature | `redis`; `redis-rustls` for TLS | `nats`, with TLS |
 //! | server | 6.0, for a cluster 7.0 | 2.0 |
-//! | connections of a node | 1, for a cluster 1 to each master | 1 |
+//! | connections of a node | 2, for a cluster 2 to each master | 1 |
 //! | sent means | the server has answered | it is written to the connection |
 //! | the broker restarts | what had no answer is sent again, within the deadline | what was on its way is missed |
 //! | the largest payload | 512 MiB | `max_payload` of the server, 1 MiB by default: messages of 1 MiB need more |
@@ -97,6 +98,7 @@ mod inbound;
 mod link;
 #[cfg(feature = "nats")]
 mod nats;
+mod nodes;
 pub mod operation;
 #[cfg(feature = "redis")]
 mod redis;
