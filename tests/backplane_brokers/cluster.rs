@@ -95,7 +95,19 @@ mod masters {
             RedisCluster::new(urls).unwrap()
         }
 
-        /// How many channels each server has.
+        /// What the hubs' user hears of a command that it may not give.
+        async fn refusal(&self, command: &str) -> String {
+            let port = self.servers[0].port.to_string();
+            let user = ["--user", "ws", "--pass", "secret", "--no-auth-warning"];
+            let asked = tokio::process::Command::new("redis-cli")
+                .args(["-p", &port])
+                .args(user)
+                .args(command.split(' '))
+                .output();
+            String::from_utf8(asked.await.unwrap().stdout).unwrap()
+        }
+
+        /// The channels that each server has.
         async fn channels(&self) -> Vec<Vec<String>> {
             let mut all = Vec::new();
             for server in &self.servers {
@@ -128,6 +140,15 @@ mod masters {
                 let topic = format!("{topic}");
                 timeout(SOON, node.hub.subscribed(&topic)).await.unwrap();
             }
+        }
+        for command in [
+            "SET ws:a b",
+            "SUBSCRIBE ws:a",
+            "SPUBLISH a b",
+            "CLUSTER NODES",
+        ] {
+            let refused = cluster.refusal(command).await;
+            assert!(refused.contains("NOPERM"), "{command}: {refused}");
         }
         let channels = cluster.channels().await;
         // And the lobby, the channel of all nodes, and one for each of them.
@@ -220,6 +241,25 @@ mod masters {
             channels.iter().any(|it| it == "ws:topic:lobby"),
             "{channels:?}"
         );
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[ignore = "needs a broker: tests/full.sh"]
+    async fn whose_master_takes_it_for_down_is_given_up_even_if_nothing_is_sent_there() {
+        let cluster = Cluster::start(0).await;
+        let node = Node::of(cluster.broker());
+        node.ready().await;
+        let channels = cluster.channels().await;
+        let beats = |it: &Vec<String>| it.iter().any(|it| it == "ws:nodes");
+        let silent = channels.iter().position(|it| !beats(it)).unwrap();
+        // What there was to say of the member that has joined.
+        sleep(BEAT * 5).await;
+        // The first slot of its share: from now on it knows of no master for it.
+        let slot = ["0", "5461", "10923"][silent];
+        let () = cluster.servers[silent]
+            .ask(&["CLUSTER", "DELSLOTS", slot])
+            .await;
+        until("it is noticed", || node.stats().disconnects >= 1).await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,7 +2,7 @@
 //! they should be.
 
 use rcgen::{CertificateParams, DistinguishedName, DnType, Issuer, KeyPair};
-use ws_tower::hub::backplane::{Nats, Redis};
+use ws_tower::hub::backplane::{Nats, Redis, RedisCluster};
 
 use super::{
     log,
@@ -62,10 +62,14 @@ mod redis {
     use ::redis::{Client, ClientTlsConfig, TlsCertificates};
 
     use super::*;
-    use crate::server::write;
+    use crate::server::{free_port, write};
 
     /// A server with a certificate for this name. It asks clients for one.
     async fn server(authority: &Authority, name: &str) -> Server {
+        server_with(authority, name, &[]).await
+    }
+
+    async fn server_with(authority: &Authority, name: &str, more: &[&str]) -> Server {
         let own = authority.certify(name);
         Server::start_with(Kind::Redis, |directory, port| {
             let file = |name: &str, text: &str| write(directory, name, text);
@@ -81,6 +85,7 @@ mod redis {
             ]
             .concat()
             .into_iter()
+            .chain(more.iter().copied())
             .map(Into::into)
             .collect()
         })
@@ -88,6 +93,10 @@ mod redis {
     }
 
     fn broker(server: &Server, trusts: &Authority, shows: Option<Identity>) -> Redis {
+        Redis::with_client(client(server, trusts, shows))
+    }
+
+    fn client(server: &Server, trusts: &Authority, shows: Option<Identity>) -> Client {
         let url = server.url().replace("redis://", "rediss://");
         let client_tls = shows.map(|it| ClientTlsConfig {
             client_cert: it.certificate.into(),
@@ -98,7 +107,7 @@ mod redis {
             client_tls,
             root_cert,
         };
-        Redis::with_client(Client::build_with_tls(url, certificates).unwrap())
+        Client::build_with_tls(url, certificates).unwrap()
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -133,6 +142,27 @@ mod redis {
         // The roots of the system do not know it either.
         let url = right.url().replace("redis://", "rediss://");
         is_refused(Node::of(Redis::new(&url).unwrap())).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[ignore = "needs a broker: tests/full.sh"]
+    async fn over_tls_is_a_cluster_too() {
+        let authority = Authority::new("ours");
+        let bus = free_port().to_string();
+        let more = [
+            ["--cluster-enabled", "yes"],
+            ["--tls-cluster", "yes"],
+            ["--cluster-port", &bus],
+        ];
+        // Alone it does not know its own address: that is the one under which it was asked.
+        let server = server_with(&authority, "127.0.0.1", &more.concat()).await;
+        let client = client(&server, &authority, Some(authority.certify("a node")));
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let mut all = ::redis::cmd("CLUSTER");
+        all.arg(&["ADDSLOTSRANGE", "0", "16383"]);
+        let () = all.query_async(&mut connection).await.unwrap();
+        let broker = RedisCluster::with_clients([client]).unwrap();
+        works(three(|_| Node::of(broker.clone())).await).await;
     }
 }
 
