@@ -105,33 +105,36 @@ pub enum Event {
 ///
 /// See the [module documentation](self) for how its methods belong together.
 #[derive(Debug)]
+// In this order: a broadcast goes from connection to connection and finds each of them cold, so
+// what queues a message lies together.
+#[repr(C)]
 pub struct Connection {
-    config: Arc<Config>,
-    role: Role,
-    decoder: Decoder,
-    encoder: Encoder,
-    inbox: Inbox,
     outgoing: Outgoing,
     /// What the messages in `outgoing` count, and those of the batch before them.
     outgoing_cost: usize,
-    /// The bytes that are sealed for writing and not written yet.
-    batch: usize,
-    batch_cost: usize,
+    config: Arc<Config>,
+    /// How it ended; `None` while it is open.
+    end: Option<Box<End>>,
+    /// What a connection has that has agreed on compression.
+    compression: Option<Box<Compression>>,
+    encoder: Encoder,
+    /// Whether a message sent in fragments is under way.
+    unfinished: bool,
     /// Whether the batch has been taken.
     batch_is_out: bool,
     /// Whether the probe is in the batch.
     batch_probe: bool,
-    probe: Probe,
-    heartbeat: Heartbeat,
-    /// What a connection has that has agreed on compression.
-    compression: Option<Box<Compression>>,
+    role: Role,
+    options: Options,
+    /// The bytes that are sealed for writing and not written yet.
+    batch: usize,
+    batch_cost: usize,
     /// What an idle connection has not, in a box that it has not either.
     rare: Option<Box<Rare>>,
-    /// How it ended; `None` while it is open.
-    end: Option<Box<End>>,
-    /// Whether a message sent in fragments is under way.
-    unfinished: bool,
-    options: Options,
+    inbox: Inbox,
+    decoder: Decoder,
+    heartbeat: Heartbeat,
+    probe: Probe,
 }
 
 /// What the driver asked for.
