@@ -49,6 +49,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 #     to compress, else 'none'.
 # interop_client: the clients against servers of other hands.
 # program EXAMPLE OPTIONS...: the client at the command line, as whoever types at it sees it.
+# browser, browser_tls: a real browser on the showcase; over TLS, with HTTP/2 and without.
 # proxied PROXY PACKAGE: the tests through that proxy.
 # brokered BROKER PACKAGE: the hub across nodes over that broker, which the tests start and end.
 parts=(
@@ -58,7 +59,8 @@ parts=(
   "autobahn:axum autobahn plain axum /echo"
   "autobahn:client autobahn_client deflate client URL --autobahn"
   "autobahn:blocking autobahn_client brief client URL --autobahn --blocking"
-  "browser browser showcase"
+  "browser:showcase browser"
+  "browser:tls browser_tls"
   "interop:load_target interop deflate load_target / echo"
   "interop:client interop_client"
   "program:client program client"
@@ -172,20 +174,36 @@ brokered() {
 }
 
 browser() {
-  local example=$1 report=$out/browser rc=0
-  need_browser || return
-  need_command node nodejs || return
-  need_command npm npm || return
-  need_playwright || return
-  build "$example" || return
+  local report=$out/browser rc=0
   # Long enough to draw on a board, and short enough to wait for its end.
-  serve "$example" --board-lifetime 20 || return
+  browsed --board-lifetime 20 || return
   in_group env NODE_PATH="$node_modules" timeout -k 10 300 node tests/browser/showcase.cjs \
     --url "http://$address" --board-lifetime 20 --chromium "$browser" --screenshots "$report" >"$report.log" 2>&1 || rc=$?
   cat "$report.log"
   ((rc == 0)) && why="$(last_line "$report.log"), screenshots in $report" || why="status $rc, $(last_line "$report.log")"
   end_server || return
   ((rc == 0)) || return 1
+}
+
+browser_tls() {
+  local report=$out/browser-tls.log rc=0
+  browsed --tls || return
+  in_group env NODE_PATH="$node_modules" timeout -k 10 120 node tests/browser/tls.cjs \
+    --url "https://$address" --chromium "$browser" >"$report" 2>&1 || rc=$?
+  cat "$report"
+  ((rc == 0)) && why="$(last_line "$report")" || why="status $rc, $(last_line "$report")"
+  end_server || return
+  ((rc == 0)) || return 1
+}
+
+# The showcase with these options, and all that a browser needs.
+browsed() {
+  need_browser || return
+  need_command node nodejs || return
+  need_command npm npm || return
+  need_playwright || return
+  build showcase || return
+  serve showcase "$@" || return
 }
 
 # WebSockets over HTTP/2, by clients that are not ours.
