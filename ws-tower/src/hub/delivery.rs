@@ -5,8 +5,9 @@ use std::{cell::Cell, sync::MutexGuard, task::Waker};
 use ws_core::{PreparedMessage, SendError};
 
 use super::{
+    backplane::Stamp,
     policy::{Policy, SlowConsumer},
-    segment::{Entry, Segment},
+    segment::{Entry, Retained, Segment},
     stats::{Counters, Stats},
 };
 use crate::session::{
@@ -27,6 +28,8 @@ const MAX_WAKERS: usize = 4096;
 pub(super) struct Delivery<'a> {
     message: &'a PreparedMessage,
     policy: &'a Policy,
+    /// For a message that the topic retains.
+    pub(super) stamp: Option<Stamp>,
     reached: usize,
     stats: Stats,
     wakers: Vec<Waker>,
@@ -39,6 +42,7 @@ impl<'a> Delivery<'a> {
         Self {
             message,
             policy,
+            stamp: None,
             reached: 0,
             stats: Stats::default(),
             wakers: WAKERS.take(),
@@ -47,13 +51,26 @@ impl<'a> Delivery<'a> {
         }
     }
 
-    /// Queues it for the members of a segment.
-    pub(super) fn reach_all(&mut self, segment: &Segment, except: Option<MemberId>) {
+    /// Queues it for the members of a segment, and leaves it there for those to come if the topic
+    /// retains it.
+    pub(super) fn reach_all(&mut self, segment: &mut Segment, except: Option<MemberId>) {
+        if self.policy.retains {
+            self.leave_in(segment);
+        }
         for (id, member) in segment.members() {
             if Some(id) != except {
                 self.reach(id, member);
             }
         }
+    }
+
+    #[inline(never)]
+    fn leave_in(&mut self, segment: &mut Segment) {
+        let retained = Retained {
+            message: self.message.clone(),
+            stamp: self.stamp,
+        };
+        self.spent.extend(segment.retain(retained));
     }
 
     /// Queues it for one member. The topic's lock is held.
@@ -130,11 +147,17 @@ impl<'a> Delivery<'a> {
 
     /// As [`finish`](Self::finish), for a notice, which counts as no message.
     pub(super) fn finish_notice(self) {
-        self.finish(&Counters::default());
+        self.finish_retained(&Counters::default());
     }
 
     /// Does what had to wait for the end of the locks. Returns how many were reached.
     pub(super) fn finish(mut self, counters: &Counters) -> usize {
+        self.stats.published = 1;
+        self.finish_retained(counters)
+    }
+
+    /// As [`finish`](Self::finish), for a message that has been published before.
+    pub(super) fn finish_retained(mut self, counters: &Counters) -> usize {
         for waker in self.wakers.drain(..) {
             waker.wake();
         }
@@ -145,7 +168,6 @@ impl<'a> Delivery<'a> {
         for feeds in self.gone {
             feeds.leave();
         }
-        self.stats.published = 1;
         self.stats.delivered = self.reached as u64;
         counters.add(&self.stats);
         self.reached
