@@ -72,7 +72,7 @@
 //! |---|---|---|
 //! | feature | `redis`; `redis-rustls` for TLS | `nats`, with TLS |
 //! | server | 6.0, for a cluster 7.0 | 2.0 |
-//! | connections of a node | 1, for a cluster 1 to each master | 1 |
+//! | connections of a node | 2, for a cluster 2 to each master | 1 |
 //! | sent means | the server has answered | it is written to the connection |
 //! | the broker restarts | what had no answer is sent again, within the deadline | what was on its way is missed |
 //! | the largest payload | 512 MiB | `max_payload` of the server, 1 MiB by default: messages of 1 MiB need more |
@@ -97,6 +97,7 @@ mod inbound;
 mod link;
 #[cfg(feature = "nats")]
 mod nats;
+mod nodes;
 pub mod operation;
 #[cfg(feature = "redis")]
 mod redis;

@@ -4,7 +4,10 @@
 use std::{
     collections::{HashMap, HashSet},
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -14,6 +17,7 @@ use tokio::time::Instant;
 use super::{
     NodeId,
     envelope::{Address, Entry, Envelope, Place, Refused},
+    nodes::{Heard, Nodes},
     relay::Relay,
 };
 use crate::hub::{Inner, topic::Topic};
@@ -22,12 +26,14 @@ pub(in crate::hub) struct Inbound {
     hub: Weak<Inner>,
     relay: Arc<Relay>,
     state: Mutex<State>,
+    /// The log has heard of another version.
+    knows_of_another: AtomicBool,
 }
 
 #[derive(Default)]
 struct State {
     channels: HashMap<Arc<str>, Channel>,
-    nodes: HashMap<NodeId, Node>,
+    nodes: Nodes,
     /// When this node last heard itself.
     echo: Option<Instant>,
     /// When all streams are to be marked.
@@ -40,19 +46,20 @@ struct Channel {
     /// Since when the subscription stands.
     since: Option<Instant>,
     streams: HashMap<NodeId, Incoming>,
+    asked: HashMap<NodeId, Asked>,
+}
+
+/// A node was asked for its members.
+struct Asked {
+    at: Instant,
+    /// The latest version that was heard of: the answer may be older.
+    wanted: u64,
 }
 
 /// How far a stream of another node has come here.
 struct Incoming {
     stream: u64,
     sequence: u64,
-}
-
-struct Node {
-    heard: Instant,
-    expiry: Duration,
-    /// Parts of members that are not complete.
-    parts: HashMap<Arc<str>, (u64, Vec<Entry>)>,
 }
 
 /// What is to be done to subscriptions.
@@ -76,6 +83,7 @@ impl Inbound {
             hub,
             relay,
             state: Mutex::default(),
+            knows_of_another: AtomicBool::new(false),
         }
     }
 
@@ -107,6 +115,7 @@ impl Inbound {
                         topic: Arc::downgrade(topic),
                         since: None,
                         streams: HashMap::new(),
+                        asked: HashMap::new(),
                     };
                     state.channels.insert(Arc::clone(&name), channel);
                     changes.subscribe.push(name);
@@ -143,6 +152,13 @@ impl Inbound {
         channel.is_some_and(|it| it.since.is_some() && it.topic.strong_count() > 0)
     }
 
+    /// Whether a topic has anybody on this node, whatever the broker says.
+    pub(super) fn has(&self, topic: &str) -> bool {
+        let state = self.lock();
+        let channel = state.channels.get(topic);
+        channel.is_some_and(|it| it.topic.strong_count() > 0)
+    }
+
     /// Waits until the subscription to a topic stands.
     pub(in crate::hub) async fn subscribed(&self, topic: &str) {
         loop {
@@ -163,9 +179,9 @@ impl Inbound {
         let now = Instant::now();
         let mut state = self.lock();
         state.echo = Some(now);
-        for node in state.nodes.values_mut() {
-            node.heard = now;
-            node.parts.clear();
+        state.nodes.link();
+        for channel in state.channels.values_mut() {
+            channel.asked.clear();
         }
         state.mark_at = Some(now);
     }
@@ -189,17 +205,20 @@ impl Inbound {
         is_due
     }
 
-    /// Gives up nodes that have been silent for too long.
+    /// Gives up nodes that have been silent for too long, and what is left of older ones.
     pub(super) fn expire(&self) {
-        let gone: Vec<_> = {
-            let state = self.lock();
-            let nodes = state.nodes.iter();
-            nodes
-                .filter(|(_, node)| node.heard.elapsed() >= node.expiry)
-                .map(|(id, _)| *id)
-                .collect()
+        let silent = {
+            let mut state = self.lock();
+            let old = state.nodes.take_old();
+            if !old.is_empty() {
+                for channel in state.channels.values_mut() {
+                    channel.streams.retain(|node, _| !old.contains(node));
+                    channel.asked.retain(|node, _| !old.contains(node));
+                }
+            }
+            state.nodes.silent()
         };
-        for node in gone {
+        for node in silent {
             tracing::warn!(%node, "the hub has lost a node: nothing was heard of it");
             self.forget_node(node);
         }
@@ -208,9 +227,9 @@ impl Inbound {
     fn forget_node(&self, node: NodeId) {
         let topics: Vec<_> = {
             let mut state = self.lock();
-            state.nodes.remove(&node);
+            state.nodes.remove(node);
             self.relay.counters.nodes.set(state.nodes.len() as u64);
-            // Its streams stay: what it says when it comes back is compared with them.
+            // Its streams stay for a while: what it says when it comes back is compared with them.
             state.channels.values().map(|it| it.topic.clone()).collect()
         };
         for topic in topics.iter().filter_map(Weak::upgrade) {
@@ -226,13 +245,13 @@ impl Inbound {
             Ok(opened) => opened,
             Err(refused) => {
                 self.relay.counters.refused.add(1);
-                match refused {
-                    Refused::Version(version) => {
-                        tracing::warn!(channel, version, "an envelope of another version");
-                    }
-                    Refused::Foreign | Refused::Broken => {
-                        tracing::debug!(channel, ?refused, "a payload that is none of the hub's");
-                    }
+                // Once is enough: while nodes are replaced it may be each message.
+                if let Refused::Version(version) = refused
+                    && !self.knows_of_another.swap(true, Ordering::Relaxed)
+                {
+                    tracing::warn!(channel, version, "there are nodes of another version");
+                } else {
+                    tracing::debug!(channel, ?refused, "a payload that is none of the hub's");
                 }
                 return;
             }
@@ -242,7 +261,10 @@ impl Inbound {
             self.echo(topic);
             return;
         }
-        self.hear(node, &envelope);
+        if !self.hear(node, &envelope) {
+            self.relay.counters.refused.add(1);
+            return;
+        }
         match (envelope, topic) {
             (Envelope::Bye, None) => self.forget_node(node),
             (Envelope::Beat { .. }, None) => {}
@@ -304,7 +326,7 @@ impl Inbound {
                 if place.stream > 0 {
                     self.reach(node, name, &topic, place);
                     if self.relay.has_presence() && topic.remote_version(node) != version {
-                        self.ask(name, node);
+                        self.ask(name, node, version);
                     }
                 }
             }
@@ -317,7 +339,7 @@ impl Inbound {
                 if self.relay.has_presence()
                     && !topic.change_remote(node, number, previous, version, change)
                 {
-                    self.ask(name, node);
+                    self.ask(name, node, version);
                 }
             }
             Envelope::Ask { node: asked } => {
@@ -390,7 +412,26 @@ impl Inbound {
 
     // Presence.
 
-    fn ask(&self, topic: &str, node: NodeId) {
+    /// Asks a node for its members of at least this version, if it has not just been asked.
+    fn ask(&self, topic: &str, node: NodeId, version: u64) {
+        let now = Instant::now();
+        {
+            let mut state = self.lock();
+            let Some(channel) = state.channels.get_mut(topic) else {
+                return;
+            };
+            if let Some(asked) = channel.asked.get_mut(&node)
+                && now.duration_since(asked.at) < ASK_AGAIN
+            {
+                asked.wanted = asked.wanted.max(version);
+                return;
+            }
+            let asked = Asked {
+                at: now,
+                wanted: version,
+            };
+            channel.asked.insert(node, asked);
+        }
         let channel = self.relay.options.topic_channel(topic);
         let envelope = Envelope::Ask { node: Some(node) };
         self.relay.order(channel, envelope);
@@ -430,54 +471,47 @@ impl Inbound {
         let Some(topic) = self.topic(name) else {
             return;
         };
-        let complete = {
-            let mut state = self.lock();
-            let Some(parts) = state.nodes.get_mut(&node).map(|it| &mut it.parts) else {
-                return;
-            };
-            let (of, mut all) = parts.remove(name).unwrap_or_default();
-            if of != version {
-                all.clear();
-            }
-            all.extend(members);
-            if is_last {
-                Some(all)
-            } else {
-                parts.insert(name.into(), (version, all));
-                None
-            }
+        let part = |state: &mut State| state.nodes.part(node, name, version, is_last, members);
+        let Some(members) = part(&mut self.lock()) else {
+            return;
         };
-        if let Some(members) = complete {
-            let number = self.relay.number_of(node);
-            topic.replace_remote(node, number, version, members);
+        let number = self.relay.number_of(node);
+        topic.replace_remote(node, number, version, members);
+        let asked = {
+            let mut state = self.lock();
+            let channel = state.channels.get_mut(name);
+            channel.and_then(|it| it.asked.remove(&node))
+        };
+        if let Some(asked) = asked
+            && asked.wanted > version
+        {
+            // Once: what it says of itself need not be true.
+            self.ask(name, node, 0);
         }
     }
 
     // Nodes.
 
-    fn hear(&self, node: NodeId, envelope: &Envelope) {
-        let now = Instant::now();
-        let is_new = {
-            let mut state = self.lock();
-            let is_new = !state.nodes.contains_key(&node);
-            let known = state.nodes.entry(node).or_insert_with(|| Node {
-                heard: now,
-                expiry: self.relay.options.expiry(),
-                parts: HashMap::new(),
-            });
-            known.heard = now;
-            if let Envelope::Beat { expiry } = envelope {
-                known.expiry = Duration::from_millis(u64::from(*expiry));
-            }
-            self.relay.counters.nodes.set(state.nodes.len() as u64);
-            is_new
+    /// Says whether the node may be listened to.
+    fn hear(&self, node: NodeId, envelope: &Envelope) -> bool {
+        let expiry = match envelope {
+            Envelope::Beat { expiry } => Some(Duration::from_millis(u64::from(*expiry))),
+            _ => None,
         };
-        if is_new && !matches!(envelope, Envelope::Bye) {
+        let heard = {
+            let mut state = self.lock();
+            let default = self.relay.options.expiry();
+            let heard = state.nodes.hear(node, expiry, default);
+            self.relay.counters.nodes.set(state.nodes.len() as u64);
+            heard
+        };
+        if heard == Heard::New && !matches!(envelope, Envelope::Bye) {
             // It may have members that we have given up, or have never heard of.
             let channel = self.relay.options.nodes_channel();
             let envelope = Envelope::Resync { node: Some(node) };
             self.relay.order(channel, envelope);
         }
+        heard != Heard::OneTooMany
     }
 
     /// What this node has said itself has come back.
@@ -508,5 +542,8 @@ impl Inbound {
 /// all who ask.
 const RESYNC: Duration = Duration::from_millis(250);
 
+/// How long a node has for its answer, until it is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
 /// A part of the members of a topic, in bytes.
-const PART: usize = 64 << 10;
+pub(super) const PART: usize = 64 << 10;
