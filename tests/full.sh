@@ -51,7 +51,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # program EXAMPLE OPTIONS...: the client at the command line, as whoever types at it sees it.
 # browser, browser_tls: a real browser on the showcase; over TLS, with HTTP/2 and without.
 # proxied PROXY PACKAGE: the tests through that proxy.
-# brokered BROKER PACKAGE: the hub across nodes over that broker, which the tests start and end.
+# brokered TESTS PACKAGE...: the hub across nodes over brokers, which the tests start and end.
 parts=(
   "autobahn:load_target autobahn deflate load_target / echo --max-message-size 16777216"
   "autobahn:tls autobahn plain load_target / echo --tls --max-message-size 16777216"
@@ -72,6 +72,7 @@ parts=(
   "proxies:caddy proxied caddy caddy"
   "backplane:redis brokered redis redis-server"
   "backplane:nats brokered nats nats-server"
+  "backplane:cluster brokered cluster redis-server nats-server"
 )
 playwright="playwright-core@1.64.1"
 python_h2="h2==4.4.1"
@@ -168,9 +169,10 @@ proxied() {
 }
 
 brokered() {
-  local broker=$1 package=$2
-  need_service "$package" "$package" || return
-  ignored_tests backplane_brokers "$broker::"
+  local tests=$1 package
+  shift
+  for package in "$@"; do need_service "$package" "$package" || return; done
+  ignored_tests backplane_brokers "$tests::"
 }
 
 browser() {

@@ -292,7 +292,8 @@ impl Backlog {
     /// So many messages more are missing at the back.
     pub(crate) fn miss_last(&mut self, count: u64) {
         match self.items.back_mut() {
-            Some(Item::Gap(missed)) => *missed += count,
+            // Another node says how many.
+            Some(Item::Gap(missed)) => *missed = missed.saturating_add(count),
             _ => self.items.push_back(Item::Gap(count)),
         }
     }
