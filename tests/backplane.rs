@@ -659,7 +659,7 @@ async fn foreign_and_broken_payloads_are_counted_and_change_nothing() {
 
 /// An envelope of a node that there is not: its kind and what that has.
 fn forged(kind: u8, numbers: &[u64], rest: &[u8]) -> Vec<u8> {
-    let mut envelope = b"wsb\x01".to_vec();
+    let mut envelope = b"wsb\x02".to_vec();
     envelope.push(kind);
     for number in [77].iter().chain(numbers) {
         envelope.extend(number.to_be_bytes());
