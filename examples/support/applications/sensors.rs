@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 use ws_core::Utf8Bytes;
 use ws_tower::{
     Config, Error, Route, WebSocket, WebSocketLayer,
-    hub::{Hub, Seat, SlowConsumer},
+    hub::{Hub, HubBuilder, Seat, SlowConsumer},
 };
 
 use super::{explanation, next_text};
@@ -41,7 +41,16 @@ struct Feed {
 impl Sensors {
     /// A feed without a value, whose producers send every `pause` at most; 150 ms in the showcase.
     pub fn new(pause: Duration) -> Self {
-        let hub = Hub::builder().slow_consumer(SlowConsumer::Latest).build();
+        Self::new_on(Hub::builder(), pause)
+    }
+
+    /// The feed of all nodes over the backplane of this hub.
+    ///
+    /// # Panics
+    ///
+    /// With a backplane, outside a tokio runtime.
+    pub fn new_on(hub: HubBuilder, pause: Duration) -> Self {
+        let hub = hub.slow_consumer(SlowConsumer::Latest).build();
         Self(Arc::new(Feed {
             hub,
             pause,
