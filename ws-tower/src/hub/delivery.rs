@@ -47,13 +47,22 @@ impl<'a> Delivery<'a> {
         }
     }
 
-    /// Queues it for the members of a segment.
-    pub(super) fn reach_all(&mut self, segment: &Segment, except: Option<MemberId>) {
+    /// Queues it for the members of a segment, and leaves it there for those to come if the topic
+    /// retains it.
+    pub(super) fn reach_all(&mut self, segment: &mut Segment, except: Option<MemberId>) {
+        if self.policy.retains {
+            self.leave_in(segment);
+        }
         for (id, member) in segment.members() {
             if Some(id) != except {
                 self.reach(id, member);
             }
         }
+    }
+
+    #[inline(never)]
+    fn leave_in(&mut self, segment: &mut Segment) {
+        self.spent.extend(segment.retain(self.message));
     }
 
     /// Queues it for one member. The topic's lock is held.
@@ -133,11 +142,17 @@ impl<'a> Delivery<'a> {
 
     /// As [`finish`](Self::finish), for a notice, which counts as no message.
     pub(super) fn finish_notice(self) {
-        self.finish(&Counters::default());
+        self.finish_retained(&Counters::default());
     }
 
     /// Does what had to wait for the end of the locks. Returns how many were reached.
     pub(super) fn finish(mut self, counters: &Counters) -> usize {
+        self.stats.published = 1;
+        self.finish_retained(counters)
+    }
+
+    /// As [`finish`](Self::finish), for a message that has been published before.
+    pub(super) fn finish_retained(mut self, counters: &Counters) -> usize {
         for waker in self.wakers.drain(..) {
             waker.wake();
         }
@@ -148,7 +163,6 @@ impl<'a> Delivery<'a> {
         for feeds in self.gone {
             feeds.leave();
         }
-        self.stats.published = 1;
         self.stats.delivered = self.reached as u64;
         counters.add(&self.stats);
         self.reached

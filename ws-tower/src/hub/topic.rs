@@ -1,6 +1,7 @@
 //! A topic: its members, and the order in which they join, leave and get its messages.
 
 use std::{
+    cell::OnceCell,
     collections::HashMap,
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -117,13 +118,17 @@ impl Topic {
         session: &Arc<Shared>,
         metadata: Option<&Arc<Utf8Bytes>>,
     ) -> Joined {
+        self.prepare_retained(session);
+        // What is retained may be replaced as soon as its segment is free.
+        let retained = OnceCell::new();
+        let mut delivery = None;
         let (seat, wakers, is_closed) = {
             let mut roster = self.roster();
             if roster.is_closed {
                 return Joined::TopicIsGone;
             }
             let index = self.open_segment(&mut roster);
-            match self.seat(index, session, metadata) {
+            match self.seat(index, session, metadata, &retained, &mut delivery) {
                 Some((id, key, is_full)) => {
                     if is_full {
                         // It was the last on the list.
@@ -141,6 +146,9 @@ impl Topic {
                 None => (None, Vec::new(), roster.close_if_unused()),
             }
         };
+        if let Some(delivery) = delivery {
+            delivery.finish_retained(&self.counters);
+        }
         wake(wakers);
         self.wake_relay();
         if is_closed {
@@ -177,14 +185,19 @@ impl Topic {
             let mut segment = self.first.lock();
             // Taken under the first lock: whoever comes later knows no fewer segments.
             rest = segment.rest();
-            delivery.reach_all(&segment, except);
+            delivery.reach_all(&mut segment, except);
             for next in rest.iter().flat_map(|rest| rest.iter()) {
                 // The lock of this one goes when the next is held: nobody overtakes.
                 segment = next.lock();
-                delivery.reach_all(&segment, except);
+                delivery.reach_all(&mut segment, except);
             }
         }
         delivery.finish(&self.counters)
+    }
+
+    /// What whoever joins now gets first.
+    pub(super) fn retained(&self) -> Option<PreparedMessage> {
+        self.first.lock().retained().cloned()
     }
 
     /// Queues a message for one member. Returns how many were reached.
@@ -435,7 +448,7 @@ impl Topic {
         let index = roster.segments;
         roster.segments += 1;
         roster.open.push(index);
-        self.first.lock().push(Guarded::new(index));
+        self.first.lock().push(index);
         index
     }
 
@@ -447,12 +460,26 @@ impl Topic {
         rest.get(behind as usize).cloned()
     }
 
-    /// Takes a seat for a session, if it is open. Says whether the segment is full by now.
-    fn seat(
-        self: &Arc<Self>,
+    /// Compresses what is retained for a socket that wants that, while no lock is held. If a newer
+    /// message comes in between, the socket compresses that.
+    fn prepare_retained(&self, session: &Shared) {
+        if self.policy.retains
+            && let Some(retained) = self.retained()
+        {
+            let prepare = Compression::prepare_for(&session.lock().connection);
+            prepare(&retained);
+        }
+    }
+
+    /// Takes a seat for a session, if it is open, and queues what the topic retains. Says whether
+    /// the segment is full by now.
+    fn seat<'a>(
+        self: &'a Arc<Self>,
         index: u32,
         session: &Arc<Shared>,
         metadata: Option<&Arc<Utf8Bytes>>,
+        retained: &'a OnceCell<PreparedMessage>,
+        delivery: &mut Option<Delivery<'a>>,
     ) -> Option<(MemberId, usize, bool)> {
         let guarded = self.segment(index)?;
         let mut segment = guarded.lock();
@@ -469,6 +496,13 @@ impl Topic {
         }
         let key = member.key;
         segment.insert(id, member);
+        if let Some(message) = segment.retained()
+            && let Some(member) = segment.get(id)
+        {
+            let message = retained.get_or_init(|| message.clone());
+            let delivery = delivery.insert(Delivery::new(message, &self.policy));
+            delivery.reach(id, member);
+        }
         Some((id, key, segment.is_full()))
     }
 
