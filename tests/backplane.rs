@@ -245,6 +245,21 @@ async fn a_topic_that_is_left_and_joined_again_and_again_ends_up_right() {
 }
 
 #[tokio::test]
+async fn a_topic_that_is_joined_again_at_once_is_still_subscribed_to() {
+    let broker = InProcess::new();
+    let (here, there) = (node(broker.clone()), node(broker));
+    let (mut client, server) = pair(quiet());
+    let seat = here.join("lobby", &server);
+    subscribed(&here, "lobby").await;
+    // Before the backplane's task has its turn.
+    drop(seat);
+    let _seat = here.join("lobby", &server);
+    subscribed(&here, "lobby").await;
+    there.publish("lobby", "hello");
+    assert_eq!(text(&mut client).await, "hello");
+}
+
+#[tokio::test]
 async fn order_is_kept_for_each_publisher_and_nothing_comes_twice() {
     const COUNT: usize = 2000;
     let broker = InProcess::new();
