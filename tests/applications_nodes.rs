@@ -12,6 +12,7 @@ use tokio::{
 use ws_examples::applications::{
     board::{Boards, Limits, REASON},
     chat::Chat,
+    sensors::Sensors,
     tick::Tick,
 };
 use ws_tests::raw::{Raw, handshake, masked, until, within};
@@ -286,6 +287,37 @@ async fn participants_are_counted_over_both_nodes() {
     let (first, payload) = four.frame().await;
     assert_eq!((first, &payload[..2]), (CLOSE, &[3, 0xf5][..]));
     assert!(payload.ends_with(b"no room for more"), "{payload:?}");
+}
+
+// --- sensors ---
+
+#[tokio::test]
+async fn a_value_goes_to_viewers_of_both_nodes_and_to_those_who_come_later() {
+    let (here, there) = two_ways();
+    let [a, b] = [&here, &there].map(|way| Sensors::new_on(way.hub(), Duration::ZERO));
+    let hub = b.hub().clone();
+    let a = serve(a.route(WebSocketLayer::new())).await;
+    let b = serve(b.route(WebSocketLayer::new())).await;
+    let mut producer = Raw::open(a, "/sensors").await;
+    let mut viewer = Raw::open(b, "/sensors").await;
+    within(hub.subscribed("values")).await;
+    until(|| hub.member_count("values") == 2).await;
+    for value in ["1 2 3 4 5 6", "359.5 -90 1e1 0 -0.5 9.81"] {
+        producer.write(masked(TEXT, value.as_bytes())).await;
+        assert_eq!(text(&mut producer).await, value);
+        assert_eq!(text(&mut viewer).await, value);
+    }
+    // Nobody is left on the other node.
+    viewer.close().await;
+    until(|| hub.member_count("values") == 1).await;
+    producer.write(masked(TEXT, b"0 0 0 0 0 1")).await;
+    until(|| {
+        hub.retained("values")
+            .is_some_and(|it| it.as_text() == Some("0 0 0 0 0 1"))
+    })
+    .await;
+    let mut late = Raw::open(b, "/sensors").await;
+    assert_eq!(text(&mut late).await, "0 0 0 0 0 1");
 }
 
 // --- the pieces ---
