@@ -375,4 +375,4 @@ const inTurn = [
   ['tick', tick], ['chat', chat], ['board', board], ['sensors', sensors], ['lab', lab], ['comes back', comesBack],
 ];
 
-module.exports = { boardEnds, inTurn };
+module.exports = { boardEnds, close, connected, inTurn, inked, logged, members, rename, stroke, texts };
