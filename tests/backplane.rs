@@ -431,6 +431,43 @@ async fn what_is_lost_on_the_way_is_told_in_its_place_and_counted() {
 }
 
 #[tokio::test]
+async fn a_newest_message_that_was_lost_is_told_again_by_who_has_it() {
+    let broker = InProcess::new();
+    let faulty = Faulty::new(&broker);
+    let retaining = |broker: Faulty| {
+        let policy = Policy::new(SlowConsumer::Latest)
+            .notice(|lag| format!("missed {}", lag.missed()))
+            .retain();
+        Hub::builder()
+            .slow_consumer(policy)
+            .backplane(Backplane::new(broker).heartbeat(BEAT))
+            .build()
+    };
+    let (here, there) = (retaining(faulty.clone()), retaining(faulty.clone()));
+    let (_near, near_server) = pair(quiet());
+    let (mut client, server) = pair(quiet());
+    let _seats = [
+        here.join("sensor", &near_server),
+        there.join("sensor", &server),
+    ];
+    subscribed(&here, "sensor").await;
+    subscribed(&there, "sensor").await;
+    here.publish("sensor", "20 °C");
+    assert_eq!(text(&mut client).await, "20 °C");
+    faulty.loses.store(2, Ordering::SeqCst);
+    here.publish("sensor", "21 °C");
+    here.publish("sensor", "22 °C");
+    // The mark tells that they are missing; then the node that has the last one is asked.
+    assert_eq!(text(&mut client).await, "missed 2");
+    assert_eq!(text(&mut client).await, "22 °C");
+    assert_eq!(there.retained("sensor"), Some("22 °C".into()));
+    here.publish("sensor", "23 °C");
+    assert_eq!(text(&mut client).await, "23 °C");
+    assert_eq!(stats(&there).missed, 2);
+    assert_eq!(stats(&there).repeated, 0);
+}
+
+#[tokio::test]
 async fn a_stream_whose_first_messages_are_lost_is_missed_from_its_beginning() {
     let broker = InProcess::new();
     let faulty = Faulty::new(&broker);
@@ -636,11 +673,11 @@ async fn foreign_and_broken_payloads_are_counted_and_change_nothing() {
     let payloads: [&'static [u8]; 6] = [
         b"",
         b"{\"text\":\"hello\"}",
-        b"wsb\x02\x01from the future",
-        b"wsb\x01\x01short",
-        b"wsb\x01\xff\0\0\0\0\0\0\0\x01",
+        b"wsb\x03\x01from the future",
+        b"wsb\x02\x01short",
+        b"wsb\x02\xff\0\0\0\0\0\0\0\x01",
         // A text that is not UTF-8.
-        b"wsb\x01\x01\0\0\0\0\0\0\0\x01\
+        b"wsb\x02\x01\0\0\0\0\0\0\0\x01\
           \0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\0\xff",
     ];
     for channel in ["ws:topic:lobby", "ws:nodes"] {

@@ -292,7 +292,8 @@ impl Hub {
     }
 
     /// The message that whoever joins a topic now gets at once: the newest, if the policy of the
-    /// topic [retains](Policy::retain) it.
+    /// topic [retains](Policy::retain) it. What other nodes retain is known shortly after
+    /// [`subscribed`](Self::subscribed).
     pub fn retained(&self, topic: &str) -> Option<Message> {
         let message = self.find(topic)?.retained()?;
         Some(message.message().clone())

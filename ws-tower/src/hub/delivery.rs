@@ -5,8 +5,9 @@ use std::{cell::Cell, sync::MutexGuard, task::Waker};
 use ws_core::{PreparedMessage, SendError};
 
 use super::{
+    backplane::Stamp,
     policy::{Policy, SlowConsumer},
-    segment::{Entry, Segment},
+    segment::{Entry, Retained, Segment},
     stats::{Counters, Stats},
 };
 use crate::session::{
@@ -27,6 +28,8 @@ const MAX_WAKERS: usize = 4096;
 pub(super) struct Delivery<'a> {
     message: &'a PreparedMessage,
     policy: &'a Policy,
+    /// For a message that the topic retains.
+    pub(super) stamp: Option<Stamp>,
     reached: usize,
     stats: Stats,
     wakers: Vec<Waker>,
@@ -39,6 +42,7 @@ impl<'a> Delivery<'a> {
         Self {
             message,
             policy,
+            stamp: None,
             reached: 0,
             stats: Stats::default(),
             wakers: WAKERS.take(),
@@ -62,7 +66,11 @@ impl<'a> Delivery<'a> {
 
     #[inline(never)]
     fn leave_in(&mut self, segment: &mut Segment) {
-        self.spent.extend(segment.retain(self.message));
+        let retained = Retained {
+            message: self.message.clone(),
+            stamp: self.stamp,
+        };
+        self.spent.extend(segment.retain(retained));
     }
 
     /// Queues it for one member. The topic's lock is held.

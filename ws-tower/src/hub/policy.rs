@@ -112,7 +112,8 @@ impl Policy {
     ///
     /// It is kept as long as the topic: with its last member and [`Watch`](crate::hub::Watch) it is
     /// gone, and what is published to a topic that nobody has joined is not kept. A watch
-    /// keeps it for a topic without members. [`Hub::retained`](crate::hub::Hub::retained) reads it.
+    /// keeps it for a topic without members. Other nodes of a [backplane](crate::hub::backplane) that
+    /// come later are told of it. [`Hub::retained`](crate::hub::Hub::retained) reads it.
     ///
     /// ```
     /// use ws_tower::hub::{Hub, Policy, SlowConsumer};

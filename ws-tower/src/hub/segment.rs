@@ -1,10 +1,14 @@
 //! The members of a topic, in segments of a few hundred.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use slab::Slab;
 use ws_core::{PreparedMessage, Utf8Bytes};
 
+use super::backplane::Stamp;
 use crate::session::{feeds::MemberId, state::Shared};
 
 /// Members of a segment. As long as a publisher holds one segment nobody joins or leaves it: it is
@@ -26,7 +30,15 @@ pub(super) struct Segment {
     /// has it in use.
     rest: Rest,
     /// The message that has passed last, if the topic retains it.
-    retained: Option<PreparedMessage>,
+    retained: Option<Box<Retained>>,
+}
+
+/// A message that a topic keeps.
+#[derive(Clone)]
+pub(super) struct Retained {
+    pub(super) message: PreparedMessage,
+    /// Which publication it is; `None` if the topic is not shared with other nodes.
+    pub(super) stamp: Option<Stamp>,
 }
 
 /// The segments behind the first; `None` for none.
@@ -119,14 +131,18 @@ impl Segment {
         Arc::make_mut(rest).push(Guarded(Arc::new(Mutex::new(segment))));
     }
 
-    pub(super) fn retained(&self) -> Option<&PreparedMessage> {
-        self.retained.as_ref()
+    pub(super) fn retained(&self) -> Option<&Retained> {
+        self.retained.as_deref()
     }
 
     /// A message passes. Returns the one before.
     #[must_use = "it is to be dropped outside the lock"]
-    pub(super) fn retain(&mut self, message: &PreparedMessage) -> Option<PreparedMessage> {
-        self.retained.replace(message.clone())
+    pub(super) fn retain(&mut self, retained: Retained) -> Option<PreparedMessage> {
+        if let Some(place) = &mut self.retained {
+            return Some(mem::replace(&mut **place, retained).message);
+        }
+        self.retained = Some(Box::new(retained));
+        None
     }
 
     fn id(&self, number: u64, slot: usize) -> MemberId {

@@ -12,12 +12,12 @@ use std::{
 use ws_core::{CloseFrame, Message, PreparedMessage, Utf8Bytes};
 
 use super::{
-    backplane::{self, Address, Change, NodeId, Relay, Remote, SeatId},
+    backplane::{self, Address, Change, NodeId, Relay, Remote, SeatId, Stamp},
     compression::Compression,
     delivery::Delivery,
     policy::{Lag, Policy, SlowConsumer},
     presence::{Member, Presence, Watcher},
-    segment::{Entry, Guarded},
+    segment::{Entry, Guarded, Retained},
     stats::{Counters, Stats},
 };
 use crate::session::{
@@ -169,35 +169,56 @@ impl Topic {
     /// Queues a message for all members but one, and for other nodes. Returns how many were
     /// reached here.
     pub(super) fn publish(&self, message: &PreparedMessage, except: Option<MemberId>) -> usize {
-        if let Some(relay) = &self.relay {
-            let to = address(except, |number| relay.node_of(number));
-            relay.publish(&self.name, to, message.message());
-        }
-        self.publish_here(message, except)
-    }
-
-    /// Queues a message for all members of this node but one. Returns how many were reached.
-    fn publish_here(&self, message: &PreparedMessage, except: Option<MemberId>) -> usize {
         self.compression.prepare(message);
         let mut delivery = Delivery::new(message, &self.policy);
-        {
-            let rest;
-            let mut segment = self.first.lock();
-            // Taken under the first lock: whoever comes later knows no fewer segments.
-            rest = segment.rest();
-            delivery.reach_all(&mut segment, except);
-            for next in rest.iter().flat_map(|rest| rest.iter()) {
-                // The lock of this one goes when the next is held: nobody overtakes.
-                segment = next.lock();
-                delivery.reach_all(&mut segment, except);
+        let mut wakes = false;
+        if let Some(relay) = &self.relay {
+            let to = address(except, |number| relay.node_of(number));
+            if self.policy.retains {
+                // The order here is the order there: all nodes end with the same message.
+                self.pass(&mut delivery, except, |delivery, _| {
+                    (delivery.stamp, wakes) = relay.queue(&self.name, to, message.message());
+                    true
+                });
+                if wakes {
+                    relay.wake();
+                }
+                return delivery.finish(&self.counters);
             }
+            relay.publish(&self.name, to, message.message());
         }
+        self.pass(&mut delivery, except, |_, _| true);
         delivery.finish(&self.counters)
+    }
+
+    /// Takes a message through all segments, unless `begins` says no: it runs under the lock of the
+    /// first, and sees what is retained.
+    fn pass<'a>(
+        &self,
+        delivery: &mut Delivery<'a>,
+        except: Option<MemberId>,
+        begins: impl FnOnce(&mut Delivery<'a>, Option<&Retained>) -> bool,
+    ) -> bool {
+        let rest;
+        let mut segment = self.first.lock();
+        if !begins(delivery, segment.retained()) {
+            return false;
+        }
+        // Taken under the first lock: whoever comes later knows no fewer segments.
+        rest = segment.rest();
+        delivery.reach_all(&mut segment, except);
+        for next in rest.iter().flat_map(|rest| rest.iter()) {
+            // The lock of this one goes when the next is held: nobody overtakes.
+            segment = next.lock();
+            delivery.reach_all(&mut segment, except);
+        }
+        true
     }
 
     /// What whoever joins now gets first.
     pub(super) fn retained(&self) -> Option<PreparedMessage> {
-        self.first.lock().retained().cloned()
+        let first = self.first.lock();
+        first.retained().map(|it| it.message.clone())
     }
 
     /// Queues a message for one member. Returns how many were reached.
@@ -232,10 +253,48 @@ impl Topic {
 
     // Other nodes.
 
+    /// Whether the topic keeps its newest message.
+    pub(super) fn retains(&self) -> bool {
+        self.policy.retains
+    }
+
+    /// What the topic retains, and which publication it is.
+    pub(super) fn newest(&self) -> Option<(Message, Stamp)> {
+        let first = self.first.lock();
+        let retained = first.retained()?;
+        Some((retained.message.message().clone(), retained.stamp?))
+    }
+
     /// Queues a message of another node for all members but one.
-    pub(super) fn deliver(&self, message: Message, except: Option<SeatId>) {
+    pub(super) fn deliver(&self, message: Message, except: Option<SeatId>, stamp: Option<Stamp>) {
+        let message = PreparedMessage::new(message);
+        self.compression.prepare(&message);
+        let mut delivery = Delivery::new(&message, &self.policy);
+        delivery.stamp = stamp;
         let except = except.map(|it| it.member(0));
-        self.publish_here(&PreparedMessage::new(message), except);
+        self.pass(&mut delivery, except, |_, _| true);
+        delivery.finish(&self.counters);
+    }
+
+    /// Queues what another node retains for all members, if it is newer than what is retained here.
+    /// Says whether it is.
+    pub(super) fn deliver_newest(
+        &self,
+        message: Message,
+        stamp: Stamp,
+        is_newer: impl FnOnce(&Stamp) -> bool,
+    ) -> bool {
+        let message = PreparedMessage::new(message);
+        self.compression.prepare(&message);
+        let mut delivery = Delivery::new(&message, &self.policy);
+        delivery.stamp = Some(stamp);
+        let passes = self.pass(&mut delivery, None, |_, retained| {
+            retained.is_none_or(|it| it.stamp.as_ref().is_some_and(is_newer))
+        });
+        if passes {
+            delivery.finish(&self.counters);
+        }
+        passes
     }
 
     /// Queues a message of another node for one member.
@@ -496,10 +555,10 @@ impl Topic {
         }
         let key = member.key;
         segment.insert(id, member);
-        if let Some(message) = segment.retained()
+        if let Some(newest) = segment.retained()
             && let Some(member) = segment.get(id)
         {
-            let message = retained.get_or_init(|| message.clone());
+            let message = retained.get_or_init(|| newest.message.clone());
             let delivery = delivery.insert(Delivery::new(message, &self.policy));
             delivery.reach(id, member);
         }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     broker::{Broker, Commands, Messages},
-    envelope::{Envelope, Place},
+    envelope::Envelope,
     inbound::{Changes, Inbound},
     relay::{Batch, Relay},
 };
@@ -129,7 +129,7 @@ async fn work_until_error<C: Commands>(
     inbound.connected();
     relay.counters.connected.set(1);
     for name in inbound.unconfirmed() {
-        order_echo(relay, &name);
+        inbound.ask_all(&name);
     }
     relay.order(nodes.clone(), beat(relay));
     relay.order(nodes.clone(), Envelope::Resync { node: None });
@@ -141,7 +141,7 @@ async fn work_until_error<C: Commands>(
             timeout(patience, commands.publish(&[bye])).await??;
             return Ok(());
         }
-        subscribe(commands, inbound.settle(changed), relay).await?;
+        subscribe(commands, inbound.settle(changed), inbound, relay).await?;
         let now = Instant::now();
         if now >= next_beat {
             next_beat = now + options.heartbeat;
@@ -155,6 +155,7 @@ async fn work_until_error<C: Commands>(
             let is_unused = |it: &Arc<str>| !inbound.is_subscribed(it);
             relay.forget(&old.into_iter().filter(is_unused).collect::<Vec<_>>());
         }
+        inbound.answer();
         if batch.is_empty() {
             if inbound.take_mark() {
                 relay.mark(Duration::ZERO, true);
@@ -162,7 +163,9 @@ async fn work_until_error<C: Commands>(
             relay.take(batch);
         }
         if batch.is_empty() {
-            let until = inbound.mark_at().map_or(next_beat, |it| it.min(next_beat));
+            let until = inbound
+                .next_turn()
+                .map_or(next_beat, |it| it.min(next_beat));
             let wait = until.saturating_duration_since(Instant::now());
             let _ = timeout(wait, relay.work.notified()).await;
         } else {
@@ -176,6 +179,7 @@ async fn work_until_error<C: Commands>(
 async fn subscribe<C: Commands>(
     commands: &mut C,
     changes: Changes,
+    inbound: &Inbound,
     relay: &Relay,
 ) -> Result<(), BoxError> {
     let options = &relay.options;
@@ -191,24 +195,9 @@ async fn subscribe<C: Commands>(
         timeout(patience, commands.subscribe(&names(piece))).await??;
     }
     for name in changes.subscribe.iter().chain(&changes.renewed) {
-        order_echo(relay, name);
+        inbound.ask_all(name);
     }
     Ok(())
-}
-
-/// Asks who is there. The echo says that the subscription stands.
-fn order_echo(relay: &Relay, topic: &str) {
-    let envelope = if relay.options.presence {
-        Envelope::Ask { node: None }
-    } else {
-        let place = Place {
-            stream: 0,
-            sequence: 0,
-            age: 0,
-        };
-        Envelope::Mark { place, version: 0 }
-    };
-    relay.order(relay.options.topic_channel(topic), envelope);
 }
 
 fn beat(relay: &Relay) -> Envelope {
