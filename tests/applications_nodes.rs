@@ -318,6 +318,11 @@ async fn a_value_goes_to_viewers_of_both_nodes_and_to_those_who_come_later() {
     .await;
     let mut late = Raw::open(b, "/sensors").await;
     assert_eq!(text(&mut late).await, "0 0 0 0 0 1");
+    // A node that comes later has it from the others.
+    let c = Sensors::new_on(here.hub(), Duration::ZERO);
+    let c = serve(c.route(WebSocketLayer::new())).await;
+    let mut later = Raw::open(c, "/sensors").await;
+    assert_eq!(text(&mut later).await, "0 0 0 0 0 1");
 }
 
 // --- the pieces ---

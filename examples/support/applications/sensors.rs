@@ -26,9 +26,9 @@ use super::{explanation, next_text};
 ///
 /// # On several nodes
 ///
-/// A value goes to the viewers of all nodes, and each node keeps the latest. Of two producers on
-/// two nodes that send at the same moment each node may take the other's value for the later one, until
-/// the next one comes.
+/// A value goes to the viewers of all nodes, and each node keeps the latest; one that starts later
+/// asks the others for it. Of two producers on two nodes that send at the same moment each node may
+/// take the other's value for the later one, until the next one comes.
 #[derive(Clone, Debug)]
 pub struct Sensors {
     hub: Hub,
