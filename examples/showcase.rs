@@ -2,7 +2,8 @@
 //! [--backplane redis://127.0.0.1]`
 //!
 //! Open the address it prints. `/echo` and its like are a page to a browser's GET and a socket to
-//! an upgrade: the pages are axum's, the sockets the layer's. `/version` tells the version of HTTP.
+//! an upgrade: the pages are axum's, the sockets the layer's. `/version` tells the version of HTTP,
+//! to a GET and to a socket.
 //! With `--tls` the certificate is made at the start, and the browser warns of it. A board lives for
 //! `--board-lifetime SECONDS`, 300 if that is not said.
 //!
@@ -11,7 +12,10 @@
 
 use std::time::Duration;
 
-use axum::{http::Version, routing::get};
+use axum::{
+    http::{Request, Version},
+    routing::get,
+};
 use tokio::time::interval;
 use ws_examples::{
     Arguments, BrokerUrl, Failure, Page,
@@ -41,7 +45,8 @@ async fn main() -> Result<(), Failure> {
     }
     let sockets = WebSocketLayer::new()
         .route("/echo", echo)
-        .route("/data", data);
+        .route("/data", data)
+        .route("/version", version);
     // Each application has a hub of its own, with its own policies.
     let hub = |prefix| match &broker {
         Some(broker) => broker.hub(prefix),
@@ -91,6 +96,11 @@ async fn echo(mut socket: WebSocket) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Says by which version of HTTP it was opened.
+async fn version(socket: WebSocket, request: Request<()>) -> Result<(), Error> {
+    socket.send(format!("{:?}", request.version())).await
 }
 
 /// Sends a hundred numbers, and never reads: what the client says is read and thrown away.

@@ -690,6 +690,57 @@ async fn foreign_and_broken_payloads_are_counted_and_change_nothing() {
     assert_eq!(text(&mut client).await, "fine");
 }
 
+/// An envelope of a node that there is not: its kind and what that has.
+fn forged(kind: u8, numbers: &[u64], rest: &[u8]) -> Vec<u8> {
+    let mut envelope = b"wsb\x01".to_vec();
+    envelope.push(kind);
+    for number in [77].iter().chain(numbers) {
+        envelope.extend(number.to_be_bytes());
+    }
+    envelope.extend(rest);
+    envelope
+}
+
+#[tokio::test]
+async fn changes_that_do_not_fit_are_asked_about_once() {
+    let broker = InProcess::new();
+    let hub = node(broker.clone());
+    let (_client, server) = pair(quiet());
+    let _seat = hub.join("lobby", &server);
+    subscribed(&hub, "lobby").await;
+    let (mut commands, mut messages) = broker.connect().await.unwrap();
+    commands
+        .subscribe(&["ws:topic:lobby".into()])
+        .await
+        .unwrap();
+    // Somebody has left, and what was before is not known.
+    for version in 1000..2000 {
+        let left = forged(6, &[version, version + 1], &[0; 14]);
+        broker.publish("ws:topic:lobby", left);
+    }
+    let mut asked = 0;
+    while let Ok(received) = timeout(BEAT * 2, messages.recv()).await {
+        asked += usize::from(received.unwrap().1.get(4) == Some(&7));
+    }
+    assert_eq!(asked, 1);
+}
+
+#[tokio::test]
+async fn numbers_that_cannot_be_true_break_nothing() {
+    let broker = InProcess::new();
+    let hub = telling(broker.clone());
+    let (mut client, server) = pair(quiet());
+    let _seat = hub.join("lobby", &server);
+    subscribed(&hub, "lobby").await;
+    // Their gaps follow each other, and become one.
+    for stream in 1..4 {
+        broker.publish("ws:topic:lobby", forged(4, &[stream, u64::MAX, 0, 0], b""));
+    }
+    let here = node(broker.clone());
+    here.publish("lobby", "as ever");
+    while text(&mut client).await != "as ever" {}
+}
+
 #[tokio::test]
 async fn hubs_with_different_prefixes_know_nothing_of_each_other() {
     let broker = InProcess::new();

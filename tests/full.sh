@@ -49,8 +49,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 #     to compress, else 'none'.
 # interop_client: the clients against servers of other hands.
 # program EXAMPLE OPTIONS...: the client at the command line, as whoever types at it sees it.
+# browser, browser_tls: a real browser on the showcase; over TLS, with HTTP/2 and without.
 # proxied PROXY PACKAGE: the tests through that proxy.
-# brokered BROKER PACKAGE: the hub across nodes over that broker, which the tests start and end.
+# brokered TESTS PACKAGE...: the hub across nodes over brokers, which the tests start and end.
 # processes BROKER PACKAGE: the same with three servers in processes of their own.
 # nodes BROKER PACKAGE: two nodes of the showcase over that broker, in the browser.
 parts=(
@@ -60,7 +61,8 @@ parts=(
   "autobahn:axum autobahn plain axum /echo"
   "autobahn:client autobahn_client deflate client URL --autobahn"
   "autobahn:blocking autobahn_client brief client URL --autobahn --blocking"
-  "browser browser showcase"
+  "browser:showcase browser"
+  "browser:tls browser_tls"
   "interop:load_target interop deflate load_target / echo"
   "interop:client interop_client"
   "program:client program client"
@@ -72,6 +74,7 @@ parts=(
   "proxies:caddy proxied caddy caddy"
   "backplane:redis brokered redis redis-server"
   "backplane:nats brokered nats nats-server"
+  "backplane:cluster brokered cluster redis-server nats-server"
   "processes:redis processes redis redis-server"
   "processes:nats processes nats nats-server"
   "nodes:redis nodes redis redis-server"
@@ -172,9 +175,10 @@ proxied() {
 }
 
 brokered() {
-  local broker=$1 package=$2
-  need_service "$package" "$package" || return
-  ignored_tests backplane_brokers "$broker::"
+  local tests=$1 package
+  shift
+  for package in "$@"; do need_service "$package" "$package" || return; done
+  ignored_tests backplane_brokers "$tests::"
 }
 
 processes() {
@@ -187,13 +191,8 @@ processes() {
 nodes() {
   local kind=$1 package=$2 report=$out/${name/:/-} rc=0 ended=0 broker one one_log one_url
   need_service "$package" "$package" || return
-  need_browser || return
-  need_command node nodejs || return
-  need_command npm npm || return
-  need_playwright || return
-  build showcase || return
   start_broker "$kind" || return
-  suffix=-one serve showcase --backplane "$broker_url" || return
+  suffix=-one browsed --backplane "$broker_url" || return
   one=$server one_log=$log one_url=http://$address
   suffix=-two serve showcase --backplane "$broker_url" || return
   in_group env NODE_PATH="$node_modules" timeout -k 10 300 node tests/browser/nodes.cjs --url "$one_url" \
@@ -208,20 +207,36 @@ nodes() {
 }
 
 browser() {
-  local example=$1 report=$out/browser rc=0
-  need_browser || return
-  need_command node nodejs || return
-  need_command npm npm || return
-  need_playwright || return
-  build "$example" || return
+  local report=$out/browser rc=0
   # Long enough to draw on a board, and short enough to wait for its end.
-  serve "$example" --board-lifetime 20 || return
+  browsed --board-lifetime 20 || return
   in_group env NODE_PATH="$node_modules" timeout -k 10 300 node tests/browser/showcase.cjs \
     --url "http://$address" --board-lifetime 20 --chromium "$browser" --screenshots "$report" >"$report.log" 2>&1 || rc=$?
   cat "$report.log"
   ((rc == 0)) && why="$(last_line "$report.log"), screenshots in $report" || why="status $rc, $(last_line "$report.log")"
   end_server || return
   ((rc == 0)) || return 1
+}
+
+browser_tls() {
+  local report=$out/browser-tls.log rc=0
+  browsed --tls || return
+  in_group env NODE_PATH="$node_modules" timeout -k 10 120 node tests/browser/tls.cjs \
+    --url "https://$address" --chromium "$browser" >"$report" 2>&1 || rc=$?
+  cat "$report"
+  ((rc == 0)) && why="$(last_line "$report")" || why="status $rc, $(last_line "$report")"
+  end_server || return
+  ((rc == 0)) || return 1
+}
+
+# The showcase with these options, and all that a browser needs.
+browsed() {
+  need_browser || return
+  need_command node nodejs || return
+  need_command npm npm || return
+  need_playwright || return
+  build showcase || return
+  serve showcase "$@" || return
 }
 
 # WebSockets over HTTP/2, by clients that are not ours.

@@ -134,6 +134,8 @@
 
 pub mod client;
 pub mod docs;
+#[cfg(feature = "http2")]
+mod inlet;
 mod listener;
 pub mod server;
 

@@ -76,33 +76,21 @@
 //!
 //! | | Redis, Valkey | core NATS |
 //! |---|---|---|
-//! | feature | `redis` | `nats` |
-//! | connections of a node | 2 | 1 |
+//! | feature | `redis`; `redis-rustls` for TLS | `nats`, with TLS |
+//! | server | 6.0, for a cluster 7.0 | 2.0 |
+//! | connections of a node | 2, for a cluster 2 to each master | 1 |
 //! | sent means | the server has answered | it is written to the connection |
 //! | the broker restarts | what had no answer is sent again, within the deadline | what was on its way is missed |
 //! | the largest payload | 512 MiB | `max_payload` of the server, 1 MiB by default: messages of 1 MiB need more |
-//! | a receiver that does not keep up | is cut off by `client-output-buffer-limit pubsub`, 32 MiB by default | is cut off by the server (`write_deadline`, `max_pending`), or loses beyond 65,536 messages of a topic |
+//! | a node that does not keep up | connects anew when 64 MiB wait in it, or when `client-output-buffer-limit pubsub` wait in the server, 32 MiB by default | is cut off by the server (`write_deadline`, `max_pending`), or loses beyond 65,536 messages of a topic |
 //! | memory for each topic on a node | little | a queue of some kilobytes |
-//! | more than one server | see below | a cluster carries messages to where subscribers are |
+//! | more than one server | a cluster divides topics between its masters | a cluster carries messages to where subscribers are |
+//! | when one of them dies | all topics wait until its replica has taken over | its nodes go on with another |
 //!
 //! Both lose what is on its way when a connection breaks, and neither loses it unseen. No store is
 //! used: neither Redis streams nor `JetStream`.
 //!
-//! **Clusters.** In a Redis cluster plain pub/sub goes to every server of it, so more servers
-//! bring no more room; sharded pub/sub (`SSUBSCRIBE`) is not used here. To divide the load, give
-//! hubs of their own to parts of the application, each with a Redis of its own. A replica takes
-//! over by address: the node connects again to the same URL. A NATS cluster divides subscribers
-//! between its servers: name several in [`Nats`]. There the order of one publisher is kept as
-//! long as its route stands; numbers that are late are not delivered, and were told as missing.
-//!
-//! **Authentication.** A user and password may be in either URL. Redis: give the user the channels
-//! alone, `ACL SETUSER ws on >… resetchannels &ws:* +subscribe +unsubscribe +publish +ping
-//! +client|setinfo +hello`. NATS: permit to publish and to subscribe `ws.>`; tokens, keys and
-//! credentials are in `Nats::with_options`.
-//!
-//! **TLS.** `rediss://` needs the feature `tokio-rustls-comp` of the crate `redis`, which the
-//! application turns on in its own `Cargo.toml`. NATS takes `tls://`, with roots and a client's
-//! certificate in `Nats::with_options`.
+//! Users, passwords, TLS, clusters and what to watch: [`operation`].
 //!
 //! # Other brokers
 //!
@@ -115,6 +103,8 @@ mod inbound;
 mod link;
 #[cfg(feature = "nats")]
 mod nats;
+mod nodes;
+pub mod operation;
 #[cfg(feature = "redis")]
 mod redis;
 mod relay;
@@ -136,7 +126,7 @@ use crate::session::feeds::MemberId;
 #[cfg(feature = "nats")]
 pub use self::nats::{Nats, NatsCommands, NatsMessages};
 #[cfg(feature = "redis")]
-pub use self::redis::{Redis, RedisCommands, RedisMessages};
+pub use self::redis::{Redis, RedisCluster, RedisClusterCommands, RedisCommands, RedisMessages};
 pub use self::{
     broker::{Broker, Commands, Messages},
     in_process::{InProcess, InProcessCommands, InProcessMessages},

@@ -77,13 +77,12 @@ impl<'a> Delivery<'a> {
     #[inline]
     pub(super) fn reach(&mut self, id: MemberId, member: &Entry) {
         let mut state = member.session.lock();
-        let is_waiting = state.feeds.as_ref().is_some_and(|it| it.is_waiting());
         let has_room = match self.policy.rule {
             // A value that lies in the queue cannot be replaced any more.
             SlowConsumer::Latest => state.connection.outgoing_size() == 0,
             _ => true,
         };
-        if has_room && !is_waiting {
+        if has_room && !state.is_waiting() {
             match state.connection.send_prepared(self.message) {
                 Ok(()) => {
                     self.reached += 1;
@@ -104,9 +103,6 @@ impl<'a> Delivery<'a> {
         if !state.connection.is_open() {
             return;
         }
-        let Some(feeds) = &mut state.feeds else {
-            return;
-        };
         let Self {
             message,
             policy,
@@ -114,14 +110,16 @@ impl<'a> Delivery<'a> {
             spent,
             ..
         } = self;
-        let is_queued = feeds.change(member.key, id, |backlog| {
-            queue(backlog, message, policy, stats, spent)
+        let is_queued = state.with_feeds(|feeds| {
+            feeds.change(member.key, id, |backlog| {
+                queue(backlog, message, policy, stats, spent)
+            })
         });
-        match is_queued {
+        match is_queued.flatten() {
             Some(true) => self.reached += 1,
             Some(false) if policy.rule == SlowConsumer::Disconnect => {
                 stats.disconnected += 1;
-                self.gone.extend(state.feeds.take().map(|feeds| *feeds));
+                self.gone.extend(state.take_feeds().map(|feeds| *feeds));
                 // What the peer has sent must not hide its Close.
                 state.connection.discard_overflow();
                 let _ = state.connection.close(policy.close.clone());
@@ -136,15 +134,14 @@ impl<'a> Delivery<'a> {
     /// place behind what waits, and the notice is made when its turn has come.
     pub(super) fn reach_with_gap(&mut self, id: MemberId, member: &Entry, missed: u64) {
         let mut state = member.session.lock();
-        let is_waiting = state.feeds.as_ref().is_some_and(|it| it.is_waiting());
-        if !is_waiting && state.connection.send_prepared(self.message).is_ok() {
+        if !state.is_waiting() && state.connection.send_prepared(self.message).is_ok() {
             self.wakers.extend(state.nudge());
             return;
         }
-        if state.connection.is_open()
-            && let Some(feeds) = &mut state.feeds
-        {
-            feeds.change(member.key, id, |backlog| backlog.miss_last(missed));
+        if state.connection.is_open() {
+            state.with_feeds(|feeds| {
+                feeds.change(member.key, id, |backlog| backlog.miss_last(missed))
+            });
         }
     }
 

@@ -550,7 +550,7 @@ impl Topic {
                 return None;
             }
             let source: Arc<dyn Source> = Arc::clone(self) as _;
-            member.key = state.feeds.get_or_insert_default().insert(source, id);
+            member.key = state.insert_feed(source, id);
             member.compresses = self.compression.join(&state.connection);
         }
         let key = member.key;

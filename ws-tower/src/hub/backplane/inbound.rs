@@ -6,7 +6,10 @@ use std::{
     collections::{BinaryHeap, HashMap, HashSet},
     hash::{BuildHasher, RandomState},
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -17,6 +20,7 @@ use ws_core::Message;
 use super::{
     NodeId,
     envelope::{Address, Entry, Envelope, Place, Publication, Refused, Wanted},
+    nodes::{Heard, Nodes},
     relay::Relay,
     stamp::Stamp,
 };
@@ -26,12 +30,14 @@ pub(in crate::hub) struct Inbound {
     hub: Weak<Inner>,
     relay: Arc<Relay>,
     state: Mutex<State>,
+    /// The log has heard of another version.
+    knows_of_another: AtomicBool,
 }
 
 #[derive(Default)]
 struct State {
     channels: HashMap<Arc<str>, Channel>,
-    nodes: HashMap<NodeId, Node>,
+    nodes: Nodes,
     /// When this node last heard itself.
     echo: Option<Instant>,
     /// When all streams are to be marked.
@@ -49,7 +55,15 @@ struct Channel {
     /// The newest message, if another node had to tell of it.
     told: Option<Stamp>,
     /// When the newest message was asked for last, and nobody has told yet.
-    asked: Option<Instant>,
+    newest_asked: Option<Instant>,
+    asked: HashMap<NodeId, Asked>,
+}
+
+/// A node was asked for its members.
+struct Asked {
+    at: Instant,
+    /// The latest version that was heard of: the answer may be older.
+    wanted: u64,
 }
 
 /// How far a stream of another node has come here.
@@ -58,13 +72,6 @@ struct Incoming {
     sequence: u64,
     /// The last that came and was for all members: what is missing in between does not count.
     heard: u64,
-}
-
-struct Node {
-    heard: Instant,
-    expiry: Duration,
-    /// Parts of members that are not complete.
-    parts: HashMap<Arc<str>, (u64, Vec<Entry>)>,
 }
 
 /// What is to be done to subscriptions.
@@ -88,6 +95,7 @@ impl Inbound {
             hub,
             relay,
             state: Mutex::default(),
+            knows_of_another: AtomicBool::new(false),
         }
     }
 
@@ -157,6 +165,13 @@ impl Inbound {
         channel.is_some_and(|it| it.since.is_some() && it.topic.strong_count() > 0)
     }
 
+    /// Whether a topic has anybody on this node, whatever the broker says.
+    pub(super) fn has(&self, topic: &str) -> bool {
+        let state = self.lock();
+        let channel = state.channels.get(topic);
+        channel.is_some_and(|it| it.topic.strong_count() > 0)
+    }
+
     /// Waits until the subscription to a topic stands.
     pub(in crate::hub) async fn subscribed(&self, topic: &str) {
         loop {
@@ -177,9 +192,9 @@ impl Inbound {
         let now = Instant::now();
         let mut state = self.lock();
         state.echo = Some(now);
-        for node in state.nodes.values_mut() {
-            node.heard = now;
-            node.parts.clear();
+        state.nodes.link();
+        for channel in state.channels.values_mut() {
+            channel.asked.clear();
         }
         state.mark_at = Some(now);
     }
@@ -206,17 +221,20 @@ impl Inbound {
         is_due
     }
 
-    /// Gives up nodes that have been silent for too long.
+    /// Gives up nodes that have been silent for too long, and what is left of older ones.
     pub(super) fn expire(&self) {
-        let gone: Vec<_> = {
-            let state = self.lock();
-            let nodes = state.nodes.iter();
-            nodes
-                .filter(|(_, node)| node.heard.elapsed() >= node.expiry)
-                .map(|(id, _)| *id)
-                .collect()
+        let silent = {
+            let mut state = self.lock();
+            let old = state.nodes.take_old();
+            if !old.is_empty() {
+                for channel in state.channels.values_mut() {
+                    channel.streams.retain(|node, _| !old.contains(node));
+                    channel.asked.retain(|node, _| !old.contains(node));
+                }
+            }
+            state.nodes.silent()
         };
-        for node in gone {
+        for node in silent {
             tracing::warn!(%node, "the hub has lost a node: nothing was heard of it");
             self.forget_node(node);
         }
@@ -225,9 +243,9 @@ impl Inbound {
     fn forget_node(&self, node: NodeId) {
         let topics: Vec<_> = {
             let mut state = self.lock();
-            state.nodes.remove(&node);
+            state.nodes.remove(node);
             self.relay.counters.nodes.set(state.nodes.len() as u64);
-            // Its streams stay: what it says when it comes back is compared with them.
+            // Its streams stay for a while: what it says when it comes back is compared with them.
             state.channels.values().map(|it| it.topic.clone()).collect()
         };
         for topic in topics.iter().filter_map(Weak::upgrade) {
@@ -243,13 +261,13 @@ impl Inbound {
             Ok(opened) => opened,
             Err(refused) => {
                 self.relay.counters.refused.add(1);
-                match refused {
-                    Refused::Version(version) => {
-                        tracing::warn!(channel, version, "an envelope of another version");
-                    }
-                    Refused::Foreign | Refused::Broken => {
-                        tracing::debug!(channel, ?refused, "a payload that is none of the hub's");
-                    }
+                // Once is enough: while nodes are replaced it may be each message.
+                if let Refused::Version(version) = refused
+                    && !self.knows_of_another.swap(true, Ordering::Relaxed)
+                {
+                    tracing::warn!(channel, version, "there are nodes of another version");
+                } else {
+                    tracing::debug!(channel, ?refused, "a payload that is none of the hub's");
                 }
                 return;
             }
@@ -259,7 +277,10 @@ impl Inbound {
             self.echo(topic);
             return;
         }
-        self.hear(node, &envelope);
+        if !self.hear(node, &envelope) {
+            self.relay.counters.refused.add(1);
+            return;
+        }
         match (envelope, topic) {
             (Envelope::Bye, None) => self.forget_node(node),
             (Envelope::Beat { .. }, None) => {}
@@ -327,7 +348,7 @@ impl Inbound {
             Envelope::Mark { place, version } => {
                 self.reach(node, name, &topic, place);
                 if self.relay.has_presence() && topic.remote_version(node) != version {
-                    self.ask(name, node);
+                    self.ask(name, node, version);
                 }
             }
             Envelope::Change {
@@ -339,7 +360,7 @@ impl Inbound {
                 if self.relay.has_presence()
                     && !topic.change_remote(node, number, previous, version, change)
                 {
-                    self.ask(name, node);
+                    self.ask(name, node, version);
                 }
             }
             Envelope::Ask {
@@ -473,7 +494,7 @@ impl Inbound {
         let Some((name, channel)) = channels.get_mut(name).map(|it| (topic.name(), it)) else {
             return;
         };
-        if channel.asked.replace(now).is_none() {
+        if channel.newest_asked.replace(now).is_none() {
             answers.push(Reverse((due, Arc::clone(name))));
             drop(state);
             self.relay.wake();
@@ -503,7 +524,7 @@ impl Inbound {
             }
             let Reverse((_, name)) = state.answers.pop()?;
             let channel = state.channels.get_mut(&name);
-            if let Some(asked) = channel.and_then(|it| it.asked.take()) {
+            if let Some(asked) = channel.and_then(|it| it.newest_asked.take()) {
                 return Some((name, asked));
             }
         }
@@ -536,7 +557,7 @@ impl Inbound {
         }
         let is_told = topic.newest().is_some_and(|(_, it)| it.is_same(&stamp));
         if is_told && let Some(channel) = self.lock().channels.get_mut(name) {
-            channel.asked = None;
+            channel.newest_asked = None;
         }
     }
 
@@ -555,7 +576,26 @@ impl Inbound {
 
     // Presence.
 
-    fn ask(&self, topic: &str, node: NodeId) {
+    /// Asks a node for its members of at least this version, if it has not just been asked.
+    fn ask(&self, topic: &str, node: NodeId, version: u64) {
+        let now = Instant::now();
+        {
+            let mut state = self.lock();
+            let Some(channel) = state.channels.get_mut(topic) else {
+                return;
+            };
+            if let Some(asked) = channel.asked.get_mut(&node)
+                && now.duration_since(asked.at) < ASK_AGAIN
+            {
+                asked.wanted = asked.wanted.max(version);
+                return;
+            }
+            let asked = Asked {
+                at: now,
+                wanted: version,
+            };
+            channel.asked.insert(node, asked);
+        }
         let channel = self.relay.options.topic_channel(topic);
         let envelope = Envelope::Ask {
             node: Some(node),
@@ -598,54 +638,47 @@ impl Inbound {
         let Some(topic) = self.topic(name) else {
             return;
         };
-        let complete = {
-            let mut state = self.lock();
-            let Some(parts) = state.nodes.get_mut(&node).map(|it| &mut it.parts) else {
-                return;
-            };
-            let (of, mut all) = parts.remove(name).unwrap_or_default();
-            if of != version {
-                all.clear();
-            }
-            all.extend(members);
-            if is_last {
-                Some(all)
-            } else {
-                parts.insert(name.into(), (version, all));
-                None
-            }
+        let part = |state: &mut State| state.nodes.part(node, name, version, is_last, members);
+        let Some(members) = part(&mut self.lock()) else {
+            return;
         };
-        if let Some(members) = complete {
-            let number = self.relay.number_of(node);
-            topic.replace_remote(node, number, version, members);
+        let number = self.relay.number_of(node);
+        topic.replace_remote(node, number, version, members);
+        let asked = {
+            let mut state = self.lock();
+            let channel = state.channels.get_mut(name);
+            channel.and_then(|it| it.asked.remove(&node))
+        };
+        if let Some(asked) = asked
+            && asked.wanted > version
+        {
+            // Once: what it says of itself need not be true.
+            self.ask(name, node, 0);
         }
     }
 
     // Nodes.
 
-    fn hear(&self, node: NodeId, envelope: &Envelope) {
-        let now = Instant::now();
-        let is_new = {
-            let mut state = self.lock();
-            let is_new = !state.nodes.contains_key(&node);
-            let known = state.nodes.entry(node).or_insert_with(|| Node {
-                heard: now,
-                expiry: self.relay.options.expiry(),
-                parts: HashMap::new(),
-            });
-            known.heard = now;
-            if let Envelope::Beat { expiry } = envelope {
-                known.expiry = Duration::from_millis(u64::from(*expiry));
-            }
-            self.relay.counters.nodes.set(state.nodes.len() as u64);
-            is_new
+    /// Says whether the node may be listened to.
+    fn hear(&self, node: NodeId, envelope: &Envelope) -> bool {
+        let expiry = match envelope {
+            Envelope::Beat { expiry } => Some(Duration::from_millis(u64::from(*expiry))),
+            _ => None,
         };
-        if is_new && !matches!(envelope, Envelope::Bye) {
+        let heard = {
+            let mut state = self.lock();
+            let default = self.relay.options.expiry();
+            let heard = state.nodes.hear(node, expiry, default);
+            self.relay.counters.nodes.set(state.nodes.len() as u64);
+            heard
+        };
+        if heard == Heard::New && !matches!(envelope, Envelope::Bye) {
             // It may have members that we have given up, or have never heard of.
             let channel = self.relay.options.nodes_channel();
             let envelope = Envelope::Resync { node: Some(node) };
             self.relay.order(channel, envelope);
         }
+        heard != Heard::OneTooMany
     }
 
     /// What this node has said itself has come back.
@@ -679,7 +712,8 @@ impl Channel {
             since: None,
             streams: HashMap::new(),
             told: None,
-            asked: None,
+            newest_asked: None,
+            asked: HashMap::new(),
         }
     }
 }
@@ -692,5 +726,8 @@ const RESYNC: Duration = Duration::from_millis(250);
 /// times as long: that one tells first, and then the others see that it has been told.
 const HOLD_BACK: Duration = Duration::from_millis(25);
 
+/// How long a node has for its answer, until it is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
 /// A part of the members of a topic, in bytes.
-const PART: usize = 64 << 10;
+pub(super) const PART: usize = 64 << 10;

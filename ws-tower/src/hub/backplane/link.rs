@@ -24,6 +24,7 @@ pub(super) async fn run<B: Broker>(broker: B, inbound: Arc<Inbound>, relay: Arc<
     let options = &relay.options;
     let mut batch = Batch::default();
     let mut delay = MIN_DELAY;
+    let mut swept = Instant::now();
     while !relay.is_stopped() {
         let since = Instant::now();
         match timeout(options.deadline, broker.connect()).await {
@@ -39,17 +40,29 @@ pub(super) async fn run<B: Broker>(broker: B, inbound: Arc<Inbound>, relay: Arc<
                     delay = MIN_DELAY;
                 }
             }
-            Ok(Err(error)) => tracing::warn!(error, "the hub cannot reach its broker"),
-            Err(_) => tracing::warn!("the hub cannot reach its broker in time"),
+            Ok(Err(error)) => {
+                relay.counters.failed_connects.add(1);
+                tracing::warn!(error, "the hub cannot reach its broker");
+            }
+            Err(_) => {
+                relay.counters.failed_connects.add(1);
+                tracing::warn!("the hub cannot reach its broker in time");
+            }
         }
         // Between the half and the whole: nodes that lost it together do not come back together.
         let share = RandomState::new().hash_one(()) % 512 + 512;
         let until = Instant::now() + delay * u32::try_from(share).unwrap_or(512) / 1024;
         while Instant::now() < until && !relay.is_stopped() {
             relay.expire(&mut batch);
+            // What is wanted is subscribed to by the next link.
+            inbound.settle(relay.take_changed());
             sleep(until.duration_since(Instant::now()).min(TICK)).await;
         }
         relay.expire(&mut batch);
+        if swept.elapsed() >= SWEEP {
+            swept = Instant::now();
+            forget(&inbound, &relay, relay.quiet());
+        }
         delay = (delay * 2).min(options.max_backoff);
     }
 }
@@ -150,14 +163,13 @@ async fn work_until_error<C: Commands>(
             }
             relay.order(nodes.clone(), beat(relay));
             inbound.expire();
-            let old = relay.mark(options.heartbeat, false);
-            // Who is subscribed keeps its streams.
-            let is_unused = |it: &Arc<str>| !inbound.is_subscribed(it);
-            relay.forget(&old.into_iter().filter(is_unused).collect::<Vec<_>>());
+            if !relay.has_marks() {
+                forget(inbound, relay, relay.mark(options.heartbeat, false));
+            }
         }
         inbound.answer();
         if batch.is_empty() {
-            if inbound.take_mark() {
+            if !relay.has_marks() && inbound.take_mark() {
                 relay.mark(Duration::ZERO, true);
             }
             relay.take(batch);
@@ -174,6 +186,12 @@ async fn work_until_error<C: Commands>(
         }
         changed = relay.take_changed();
     }
+}
+
+/// Forgets streams of topics that nobody here has: the version of the members is in them.
+fn forget(inbound: &Inbound, relay: &Relay, topics: Vec<Arc<str>>) {
+    let is_unused = |it: &Arc<str>| !inbound.has(it);
+    relay.forget(&topics.into_iter().filter(is_unused).collect::<Vec<_>>());
 }
 
 async fn subscribe<C: Commands>(
@@ -215,6 +233,9 @@ const STEADY: Duration = Duration::from_secs(5);
 
 /// How often messages are looked at for their deadline while there is no connection.
 const TICK: Duration = Duration::from_millis(100);
+
+/// How often streams are looked for that can be forgotten, while there is no connection.
+const SWEEP: Duration = Duration::from_secs(60);
 
 /// Channels in one command: a few kilobytes.
 const PIECE: usize = 256;

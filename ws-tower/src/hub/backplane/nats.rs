@@ -14,6 +14,7 @@ use futures_util::{
     StreamExt,
     stream::{AbortHandle, BoxStream, SelectAll, abortable},
 };
+use percent_encoding::percent_decode_str;
 use tokio::sync::mpsc;
 
 use super::broker::{Broker, Commands, Messages};
@@ -22,35 +23,80 @@ use crate::BoxError;
 /// A NATS server, or a cluster of them.
 ///
 /// It makes one connection. A message counts as sent when it has been written to it: what the
-/// server says comes back with the heartbeat only.
+/// server says comes back with the heartbeat only. What the server refuses later, such as a subject
+/// that the user may not have, ends the connection.
 #[derive(Clone)]
 pub struct Nats {
     addresses: Vec<String>,
+    login: Option<Login>,
     options: Arc<Options>,
 }
 
 type Options = dyn Fn() -> ConnectOptions + Send + Sync;
 
+/// Who a URL says we are.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Login {
+    Password(String, String),
+    Token(String),
+}
+
 impl Nats {
-    /// Servers by their URLs, `nats://[user:password@]host[:port]` or `tls://`, with commas between
-    /// them: any one of a cluster. It does not connect yet.
+    /// Servers by their URLs, with commas between them: any of a cluster, in any order. They are
+    /// `nats://[user:password@]host[:port]` or `nats://token@host[:port]`, or `tls://` for TLS with
+    /// the roots of the system. What is said of the user by one URL is for all. It does not
+    /// connect yet.
     pub fn new(addresses: &str) -> Self {
         Self::with_options(addresses, ConnectOptions::new)
     }
 
     /// The same, with options for authentication and TLS. They are made for each connection.
-    /// The backplane connects again by itself, so `max_reconnects` and `event_callback` are
-    /// its own.
+    /// A user in a URL is put in; `max_reconnects` and `event_callback` are the backplane's own,
+    /// for it connects again by itself.
+    ///
+    /// ```
+    /// use async_nats::ConnectOptions;
+    /// use ws_tower::hub::backplane::Nats;
+    ///
+    /// // A private CA, and a password that another program renews.
+    /// let broker = Nats::with_options("tls://a.internal, tls://b.internal", || {
+    ///     let password = std::fs::read_to_string("/run/secrets/nats").unwrap_or_default();
+    ///     ConnectOptions::with_user_and_password("ws".into(), password.trim().into())
+    ///         .add_root_certificates("/etc/ssl/internal.pem".into())
+    /// });
+    /// # drop(broker);
+    /// ```
     pub fn with_options(
         addresses: &str,
         options: impl Fn() -> ConnectOptions + Send + Sync + 'static,
     ) -> Self {
-        let addresses = addresses.split(',').map(|it| it.trim().to_owned());
+        let (addresses, logins): (_, Vec<_>) = addresses.split(',').map(without_login).unzip();
         Self {
-            addresses: addresses.collect(),
+            addresses,
+            login: logins.into_iter().flatten().next(),
             options: Arc::new(options),
         }
     }
+}
+
+/// The driver takes no notice of a user in an address, and logs the address.
+fn without_login(address: &str) -> (String, Option<Login>) {
+    let address = address.trim();
+    let (scheme, rest) = match address.split_once("://") {
+        Some((scheme, rest)) => (scheme, rest),
+        None => ("nats", address),
+    };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let Some((login, host)) = authority.rsplit_once('@') else {
+        return (address.to_owned(), None);
+    };
+    let decoded = |it| percent_decode_str(it).decode_utf8_lossy().into_owned();
+    let login = match login.split_once(':') {
+        Some((user, password)) => Login::Password(decoded(user), decoded(password)),
+        None => Login::Token(decoded(login)),
+    };
+    (format!("{scheme}://{host}{path}"), Some(login))
 }
 
 impl fmt::Debug for Nats {
@@ -69,15 +115,30 @@ impl Broker for Nats {
     async fn connect(&self) -> Result<(NatsCommands, NatsMessages), BoxError> {
         let (news, receiver) = mpsc::unbounded_channel();
         let lost = news.clone();
-        let options = (self.options)()
+        let options = match self.login.clone() {
+            Some(Login::Password(user, password)) => {
+                (self.options)().user_and_password(user, password)
+            }
+            Some(Login::Token(token)) => (self.options)().token(token),
+            None => (self.options)(),
+        };
+        let options = options
             // It tries once more in the background, finds nobody who wants it, and ends.
             .max_reconnects(1)
             .event_callback(move |event| {
-                if matches!(event, Event::Disconnected | Event::Closed) {
-                    let _ = lost.send(News::Lost);
-                }
+                let lost_by = match event {
+                    Event::Disconnected | Event::Closed => "the connection has ended".into(),
+                    // A subscription that is refused would be silent for ever, and the
+                    // connection goes on as if nothing were.
+                    Event::ServerError(error) => error.to_string(),
+                    _ => return ready(()),
+                };
+                let _ = lost.send(News::Lost(lost_by));
                 ready(())
             });
+        if self.addresses.iter().any(|it| it.starts_with("tls://")) {
+            provide_crypto();
+        }
         let client = options.connect(self.addresses.clone()).await?;
         let commands = NatsCommands {
             client,
@@ -92,10 +153,21 @@ impl Broker for Nats {
     }
 }
 
+/// rustls panics when it has to choose between several providers of cryptography, and another
+/// crate may have brought a second one.
+fn provide_crypto() {
+    use async_nats::rustls::crypto::{CryptoProvider, ring};
+
+    if CryptoProvider::get_default().is_none() {
+        // Another thread may have been faster.
+        let _ = ring::default_provider().install_default();
+    }
+}
+
 /// What the receiving half is to know.
 enum News {
     Subscribed(BoxStream<'static, (String, Bytes)>),
-    Lost,
+    Lost(String),
 }
 
 /// The commands of a connection to [`Nats`].
@@ -160,9 +232,8 @@ impl NatsMessages {
         while let Poll::Ready(news) = self.news.poll_recv(cx) {
             match news {
                 Some(News::Subscribed(subscriber)) => self.subscribers.push(subscriber),
-                Some(News::Lost) | None => {
-                    return Poll::Ready(Err("the connection has ended".into()));
-                }
+                Some(News::Lost(why)) => return Poll::Ready(Err(why.into())),
+                None => return Poll::Ready(Err("the connection has ended".into())),
             }
         }
         match self.subscribers.poll_next_unpin(cx) {
@@ -212,7 +283,32 @@ fn subject(channel: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::subject;
+    use super::{Login, subject, without_login};
+
+    #[test]
+    fn a_user_in_a_url_is_taken_out_of_it() {
+        let password = |user: &str, word: &str| Some(Login::Password(user.into(), word.into()));
+        let cases = [
+            ("nats://a:4222", "nats://a:4222", None),
+            (" a:4222 ", "a:4222", None),
+            ("tls://ws:x@a:4222", "tls://a:4222", password("ws", "x")),
+            ("nats://w%40s:p%3A@a", "nats://a", password("w@s", "p:")),
+            (
+                "ws:p@w@[::1]:4222",
+                "nats://[::1]:4222",
+                password("ws", "p@w"),
+            ),
+            (
+                "nats://s3cr3t@a/",
+                "nats://a/",
+                Some(Login::Token("s3cr3t".into())),
+            ),
+            ("nats://a/@b", "nats://a/@b", None),
+        ];
+        for (url, address, login) in cases {
+            assert_eq!(without_login(url), (address.to_owned(), login), "{url}");
+        }
+    }
 
     #[test]
     fn a_channel_of_any_text_is_a_subject_of_plain_tokens() {

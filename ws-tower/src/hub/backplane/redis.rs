@@ -1,34 +1,57 @@
 //! Redis: its pub/sub, and that of servers that speak the same protocol.
 
+mod cluster;
+mod connection;
+mod slots;
+
 use std::fmt;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
-use redis::{
-    AsyncConnectionConfig, Client, Msg,
-    aio::{MultiplexedConnection, PubSubSink, PubSubStream},
-};
+use redis::Client;
 
-use super::broker::{Broker, Commands, Messages};
+use self::connection::{Inbox, Server};
+pub use self::{
+    cluster::{RedisCluster, RedisClusterCommands},
+    connection::RedisMessages,
+};
+use super::broker::{Broker, Commands};
 use crate::BoxError;
 
-/// A Redis server, or Valkey or another one that speaks its protocol.
+/// A Redis server of version 6 or later, or Valkey or another one that speaks its protocol, RESP3.
 ///
-/// It makes two connections: one subscribes and receives, one publishes. A message counts as
-/// sent when the server has answered.
+/// It makes two connections: one subscribes and receives, one publishes. A message counts as sent when the server has answered.
 #[derive(Clone, Debug)]
 pub struct Redis(Client);
 
 impl Redis {
-    /// The server with this URL: `redis://[user:password@]host[:port]`, or `rediss://` for TLS, for
-    /// which the application turns on the feature `tokio-rustls-comp` of the crate `redis`. It
-    /// does not connect yet.
+    /// The server with this URL: `redis://[user:password@]host[:port]`, or `rediss://` for TLS
+    /// with the roots of the system, for which the feature `redis-rustls` has to be on. It does
+    /// not connect yet.
     ///
     /// # Errors
     ///
-    /// The URL is none, or asks for TLS without the feature.
+    /// The URL is none, or asks for TLS without the feature. No error has a password in it.
     pub fn new(url: &str) -> Result<Self, BoxError> {
-        Ok(Self(Client::open(url)?))
+        Ok(Self::with_client(Client::open(url)?))
+    }
+
+    /// The server of a client of the crate `redis`, which is where a private CA and a client's
+    /// certificate can be given:
+    ///
+    /// ```
+    /// use ws_tower::hub::backplane::Redis;
+    ///
+    /// # fn connect(ca: Vec<u8>) -> Result<Redis, ws_tower::BoxError> {
+    /// let client = redis::Client::build_with_tls(
+    ///     "rediss://ws:secret@broker.internal:6379",
+    ///     redis::TlsCertificates { root_cert: Some(ca), client_tls: None }, // PEM
+    /// )?;
+    /// let broker = Redis::with_client(client);
+    /// # Ok(broker)
+    /// # }
+    /// ```
+    pub fn with_client(client: Client) -> Self {
+        Self(client)
     }
 }
 
@@ -37,45 +60,27 @@ impl Broker for Redis {
     type Messages = RedisMessages;
 
     async fn connect(&self) -> Result<(RedisCommands, RedisMessages), BoxError> {
-        let (subscriptions, messages) = self.0.get_async_pubsub().await?.split();
-        // The backplane has a deadline of its own.
-        let config = AsyncConnectionConfig::new()
-            .set_response_timeout(None)
-            .set_connection_timeout(None);
-        let client = &self.0;
-        let publisher = client.get_multiplexed_async_connection_with_config(&config);
-        let commands = RedisCommands {
-            subscriptions,
-            publisher: publisher.await?,
-        };
-        Ok((commands, RedisMessages(messages)))
+        let (inbox, messages) = Inbox::new();
+        let server = Server::connect(self.0.get_connection_info(), inbox).await?;
+        Ok((RedisCommands(server), messages))
     }
 }
 
 /// The commands of a connection to [`Redis`].
-pub struct RedisCommands {
-    subscriptions: PubSubSink,
-    publisher: MultiplexedConnection,
-}
+pub struct RedisCommands(Server);
 
 impl Commands for RedisCommands {
     fn max_payload(&self) -> usize {
-        // `proto-max-bulk-len` by default.
-        512 << 20
+        MAX_PAYLOAD
     }
 
     async fn subscribe(&mut self, channels: &[String]) -> Result<(), BoxError> {
-        for channel in channels {
-            self.subscriptions.subscribe(channel).await?;
-        }
-        Ok(())
+        Ok(self.0.subscriber.subscribe(channels).await?)
     }
 
     async fn unsubscribe(&mut self, channels: &[String]) -> Result<(), BoxError> {
-        for channel in channels {
-            self.subscriptions.unsubscribe(channel).await?;
-        }
-        Ok(())
+        self.0.leave(channels);
+        Ok(self.0.subscriber.unsubscribe(channels).await?)
     }
 
     async fn publish(&mut self, batch: &[(String, Bytes)]) -> Result<(), BoxError> {
@@ -83,7 +88,7 @@ impl Commands for RedisCommands {
         for (channel, payload) in batch {
             pipeline.publish(channel, &payload[..]).ignore();
         }
-        let () = pipeline.query_async(&mut self.publisher).await?;
+        let () = pipeline.query_async(&mut self.0.publisher).await?;
         Ok(())
     }
 }
@@ -94,19 +99,5 @@ impl fmt::Debug for RedisCommands {
     }
 }
 
-/// What arrives from [`Redis`].
-pub struct RedisMessages(PubSubStream);
-
-impl Messages for RedisMessages {
-    async fn recv(&mut self) -> Result<(String, Bytes), BoxError> {
-        let message: Msg = self.0.next().await.ok_or("the connection has ended")?;
-        let payload = message.get_payload()?;
-        Ok((message.get_channel_name().to_owned(), payload))
-    }
-}
-
-impl fmt::Debug for RedisMessages {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisMessages").finish_non_exhaustive()
-    }
-}
+/// `proto-max-bulk-len` of a server by default.
+const MAX_PAYLOAD: usize = 512 << 20;

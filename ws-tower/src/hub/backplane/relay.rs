@@ -17,6 +17,7 @@ use ws_core::{CloseFrame, Message};
 use super::{
     NodeId, Options,
     envelope::{Address, Change, Envelope, MAX_HEADER, Place, Publication, Wanted},
+    inbound::PART,
     stamp::Stamp,
     stats::Counters,
 };
@@ -42,11 +43,13 @@ struct State {
     queue: VecDeque<Queued>,
     /// Payloads and 64 bytes for each.
     size: usize,
+    /// How many marks are in the queue: they count nothing there.
+    marks: usize,
     streams: HashMap<Arc<str>, Outgoing>,
     /// Topics that may have come or gone.
     changed: Vec<Arc<str>>,
     /// What the backplane itself has to say, with the channel.
-    orders: Vec<(String, Envelope)>,
+    orders: VecDeque<(String, Envelope)>,
     /// Nodes by the number that ids of members have for them, from 1.
     nodes: Vec<NodeId>,
     numbers: HashMap<NodeId, u16>,
@@ -249,7 +252,7 @@ impl Relay {
     }
 
     pub(super) fn order(&self, channel: String, envelope: Envelope) {
-        self.lock().orders.push((channel, envelope));
+        self.lock().orders.push_back((channel, envelope));
         self.work.notify_one();
     }
 
@@ -287,6 +290,12 @@ impl Relay {
         number
     }
 
+    /// Whether marks wait that were queued before. More of them would say nothing new, and have
+    /// no bound.
+    pub(super) fn has_marks(&self) -> bool {
+        self.lock().marks > 0
+    }
+
     /// Queues a mark for each stream that has been quiet for a while since its last one, or for
     /// all. Returns topics whose streams may be forgotten if nobody is there.
     pub(super) fn mark(&self, quiet: Duration, all: bool) -> Vec<Arc<str>> {
@@ -305,22 +314,40 @@ impl Relay {
             }
         }
         // Behind the messages that they tell of.
+        state.marks += marks.len();
         state.queue.extend(marks);
         old
+    }
+
+    /// Topics that have been quiet for so long that their streams may be forgotten, marked or not,
+    /// if nobody is there.
+    pub(super) fn quiet(&self) -> Vec<Arc<str>> {
+        let state = self.lock();
+        let streams = state.streams.iter();
+        streams
+            .filter(|(_, outgoing)| outgoing.last.elapsed() >= RETENTION)
+            .map(|(topic, _)| Arc::clone(topic))
+            .collect()
     }
 
     pub(super) fn forget(&self, topics: &[Arc<str>]) {
         let mut state = self.lock();
         for topic in topics {
-            let is_old = |it: &Outgoing| it.is_marked && it.last.elapsed() >= RETENTION;
+            let is_old = |it: &Outgoing| it.last.elapsed() >= RETENTION;
             if state.streams.get(topic).is_some_and(is_old) {
                 state.streams.remove(topic);
             }
         }
     }
 
-    /// Takes what is to be published next. What has waited too long is left out.
+    /// Takes what is to be published next. What has waited too long is left out. When the batch
+    /// stays empty, so is the queue.
     pub(super) fn take(&self, batch: &mut Batch) {
+        while self.take_some(batch) && batch.is_empty() {}
+    }
+
+    /// Says whether there was anything.
+    fn take_some(&self, batch: &mut Batch) -> bool {
         let (orders, queued) = {
             let mut state = self.lock();
             let mut queued = Vec::new();
@@ -330,11 +357,25 @@ impl Relay {
                     break;
                 };
                 size += next.size();
+                state.marks -= usize::from(matches!(next.what, What::Mark(_)));
                 queued.push(next);
             }
             state.size -= size;
-            (mem::take(&mut state.orders), queued)
+            let mut orders = Vec::new();
+            let mut size = 0;
+            while size < BATCH_SIZE && orders.len() < BATCH {
+                let Some(next) = state.orders.pop_front() else {
+                    break;
+                };
+                size += match &next.1 {
+                    Envelope::Roster { .. } => PART,
+                    _ => OVERHEAD,
+                };
+                orders.push(next);
+            }
+            (orders, queued)
         };
+        let any = !orders.is_empty() || !queued.is_empty();
         let now = Instant::now();
         let max = self.max_payload.load(Ordering::Relaxed);
         for (channel, envelope) in orders {
@@ -360,6 +401,7 @@ impl Relay {
             batch.payloads.push((channel, payload));
             batch.deadlines.push(deadline);
         }
+        any
     }
 
     /// Gives up what has waited too long, in the queue and in the batch.
@@ -389,6 +431,7 @@ impl Relay {
                 .into_iter()
                 .partition(|it| it.deadline(patience).is_none_or(|it| it <= now));
             state.queue = kept;
+            state.marks = 0;
             state.size = state.queue.iter().map(Queued::size).sum();
             gone
         };
@@ -548,4 +591,88 @@ const BATCH_SIZE: usize = 256 << 10;
 
 /// How long a stream is remembered that nobody on this node is subscribed to: an outage that
 /// takes longer may hide what was lost at its end.
-const RETENTION: Duration = Duration::from_secs(600);
+pub(super) const RETENTION: Duration = Duration::from_secs(600);
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    fn relay() -> Relay {
+        Relay::new(NodeId(1), Options::default())
+    }
+
+    fn publish(relay: &Relay, topic: &str, text: &str) {
+        relay.publish(topic, Address::All, &Message::from(text));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_in_time_does_not_wait_behind_what_is_late() {
+        let relay = relay();
+        for _ in 0..2000 {
+            publish(&relay, "lobby", "late");
+        }
+        advance(relay.options.deadline).await;
+        publish(&relay, "lobby", "in time");
+        let mut batch = Batch::default();
+        relay.take(&mut batch);
+        assert_eq!(batch.payloads.len(), 1);
+        assert_eq!(relay.counters.get().expired, 2000);
+    }
+
+    #[tokio::test]
+    async fn marks_are_not_queued_again_while_some_wait() {
+        let relay = relay();
+        for topic in 0..2000 {
+            publish(&relay, &format!("{topic}"), "text");
+        }
+        let mut batch = Batch::default();
+        while relay.lock().queue.front().is_some() {
+            relay.take(&mut batch);
+        }
+        assert!(!relay.has_marks());
+        relay.mark(Duration::ZERO, true);
+        let mut taken = 0;
+        while relay.has_marks() {
+            batch = Batch::default();
+            relay.take(&mut batch);
+            taken += batch.payloads.len();
+        }
+        assert_eq!(taken, 2000);
+        relay.mark(Duration::ZERO, true);
+        relay.expire(&mut batch);
+        assert!(!relay.has_marks());
+    }
+
+    #[tokio::test]
+    async fn answers_leave_in_pieces_that_a_broker_takes_in_time() {
+        let relay = relay();
+        for _ in 0..2000 {
+            relay.order("ws:nodes".into(), Envelope::Bye);
+        }
+        let mut batches = 0;
+        loop {
+            let mut batch = Batch::default();
+            relay.take(&mut batch);
+            if batch.is_empty() {
+                break;
+            }
+            assert!(batch.payloads.len() <= BATCH);
+            batches += 1;
+        }
+        assert_eq!(batches, 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn streams_that_nobody_has_are_forgotten_without_a_broker_too() {
+        let relay = relay();
+        publish(&relay, "old", "text");
+        advance(RETENTION).await;
+        publish(&relay, "new", "text");
+        let quiet = relay.quiet();
+        assert_eq!(quiet, [Arc::from("old")]);
+        relay.forget(&quiet);
+        assert_eq!(relay.lock().streams.len(), 1);
+    }
+}

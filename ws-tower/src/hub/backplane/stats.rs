@@ -28,8 +28,11 @@ pub struct BackplaneStats {
     pub repeated: u64,
     /// Payloads that were foreign, of another version, or broken.
     pub refused: u64,
-    /// How often a connection to the broker was lost.
+    /// How often a connection to the broker was lost. The log says why.
     pub disconnects: u64,
+    /// How often a connection to the broker could not be made: it was away, or refused the user or
+    /// the certificate. The log says why.
+    pub failed_connects: u64,
     /// Other nodes that are alive, now.
     pub nodes: u64,
     /// Whether there is a connection to the broker, now: 1 or 0.
@@ -67,6 +70,7 @@ pub(in crate::hub) struct Counters {
     pub(super) repeated: Counter,
     pub(super) refused: Counter,
     pub(super) disconnects: Counter,
+    pub(super) failed_connects: Counter,
     pub(super) nodes: Counter,
     pub(super) connected: Counter,
 }
@@ -83,6 +87,7 @@ impl Counters {
             repeated: self.repeated.get(),
             refused: self.refused.get(),
             disconnects: self.disconnects.get(),
+            failed_connects: self.failed_connects.get(),
             nodes: self.nodes.get(),
             connected: self.connected.get(),
         }

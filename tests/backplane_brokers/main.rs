@@ -1,0 +1,175 @@
+//! The hub across nodes, over real brokers: `tests/full.sh backplane` runs these.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod access;
+mod cluster;
+mod log;
+mod server;
+mod tls;
+
+use std::{
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use tokio::time::sleep;
+use ws_tower::{Config, pair};
+
+use self::server::{
+    BEAT, Kind, Server, all_are_accounted_for, publish_6000, three as nodes, until,
+};
+
+async fn three(server: &Server) -> [server::Node; 3] {
+    nodes(|_| server.node()).await
+}
+
+async fn order_and_no_duplicates_under_load(kind: Kind) {
+    const COUNT: usize = 20_000;
+    let server = Server::start(kind).await;
+    let mut nodes = three(&server).await;
+    let mut publishers = Vec::new();
+    for (name, node) in nodes.iter().enumerate() {
+        let hub = node.hub.clone();
+        publishers.push(tokio::spawn(async move {
+            for count in 0..COUNT {
+                hub.publish("lobby", format!("{name} {count}"));
+                if count % 100 == 99 {
+                    sleep(Duration::from_millis(1)).await;
+                }
+            }
+        }));
+    }
+    for node in &mut nodes {
+        assert_eq!(node.read_until([COUNT; 3]).await, ([COUNT; 3], 0));
+    }
+    for node in &nodes {
+        let stats = node.stats();
+        assert_eq!((stats.missed, stats.repeated, stats.refused), (0, 0, 0));
+        assert_eq!(stats.received, 2 * COUNT as u64);
+    }
+}
+
+async fn a_killed_broker(kind: Kind) {
+    let mut server = Server::start(kind).await;
+    let mut nodes = three(&server).await;
+    let publisher = tokio::spawn(publish_6000(nodes[0].hub.clone()));
+    sleep(Duration::from_secs(1)).await;
+    server.kill();
+    // Longer than the deadline.
+    sleep(Duration::from_secs(3)).await;
+    server.restart().await;
+    publisher.await.unwrap();
+    let missed = all_are_accounted_for(&mut nodes).await;
+    assert!(missed > 0, "it was away for longer than the deadline");
+    for node in &nodes {
+        assert_eq!(node.hub.member_count("lobby"), 3);
+    }
+    assert!(nodes[0].stats().expired > 0);
+}
+
+async fn a_paused_broker(kind: Kind) {
+    let server = Server::start(kind).await;
+    let mut nodes = three(&server).await;
+    let publisher = tokio::spawn(publish_6000(nodes[0].hub.clone()));
+    sleep(Duration::from_secs(1)).await;
+    server.signal("-STOP");
+    sleep(Duration::from_secs(4)).await;
+    server.signal("-CONT");
+    let longest = publisher.await.unwrap();
+    assert!(longest < Duration::from_millis(500), "{longest:?}");
+    all_are_accounted_for(&mut nodes).await;
+}
+
+async fn a_slow_subscriber(kind: Kind) {
+    let server = Server::start(kind).await;
+    let mut nodes = three(&server).await;
+    let (_stalled, slow) = pair(Config::new().keepalive_interval(None));
+    let _seat = nodes[1].hub.join("lobby", &slow);
+    let filler = "x".repeat(4000);
+    for count in 0..2000 {
+        nodes[0].hub.publish("lobby", format!("0 {count} {filler}"));
+        if count % 20 == 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+    for node in &mut nodes {
+        assert_eq!(node.read_until([2000, 0, 0]).await, ([2000, 0, 0], 0));
+    }
+}
+
+/// The node is a process of its own: the test binary runs itself again.
+async fn a_killed_node(kind: Kind, test: &str) {
+    const URL: &str = "WS_TESTS_BROKER_PORT";
+    if let Ok(port) = std::env::var(URL) {
+        let server = Server::elsewhere(kind, port.parse().unwrap());
+        let node = server.node();
+        node.ready().await;
+        sleep(Duration::from_secs(60)).await;
+        return;
+    }
+    let server = Server::start(kind).await;
+    let nodes = three(&server).await;
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--ignored"])
+        .env(URL, server.port.to_string())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    until("the fourth member", || {
+        nodes.iter().all(|it| it.hub.member_count("lobby") == 4)
+    })
+    .await;
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let before = std::time::Instant::now();
+    until("its members vanish", || {
+        nodes.iter().all(|it| it.hub.member_count("lobby") == 3)
+    })
+    .await;
+    assert!(before.elapsed() < BEAT * 8, "{:?}", before.elapsed());
+}
+
+macro_rules! tests {
+    ($module:ident, $kind:expr) => {
+        mod $module {
+            use super::*;
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            #[ignore = "needs a broker: tests/full.sh"]
+            async fn keeps_order_and_repeats_nothing_under_load() {
+                order_and_no_duplicates_under_load($kind).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            #[ignore = "needs a broker: tests/full.sh"]
+            async fn that_is_killed_and_started_again_loses_what_is_counted() {
+                a_killed_broker($kind).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            #[ignore = "needs a broker: tests/full.sh"]
+            async fn that_is_paused_and_goes_on_loses_what_is_counted() {
+                a_paused_broker($kind).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            #[ignore = "needs a broker: tests/full.sh"]
+            async fn does_not_feel_a_slow_subscriber() {
+                a_slow_subscriber($kind).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            #[ignore = "needs a broker: tests/full.sh"]
+            async fn sees_the_members_of_a_killed_node_vanish() {
+                let test = concat!(
+                    stringify!($module),
+                    "::sees_the_members_of_a_killed_node_vanish"
+                );
+                a_killed_node($kind, test).await;
+            }
+        }
+    };
+}
+
+tests!(redis, Kind::Redis);
+tests!(nats, Kind::Nats);

@@ -1,0 +1,296 @@
+//! Brokers in processes of their own, and hubs over them.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use tokio::time::{sleep, timeout};
+use ws_tower::{
+    Config, WebSocket,
+    hub::{
+        Backplane, Hub, Policy, Seat, SlowConsumer,
+        backplane::{BackplaneStats, Nats, Redis},
+    },
+    pair,
+};
+
+pub(crate) const SOON: Duration = Duration::from_secs(30);
+pub(crate) const BEAT: Duration = Duration::from_millis(300);
+
+#[derive(Clone, Copy)]
+pub(crate) enum Kind {
+    Redis,
+    Nats,
+}
+
+/// A broker in a process of its own, which ends with it.
+pub(crate) struct Server {
+    kind: Kind,
+    pub(crate) port: u16,
+    arguments: Vec<String>,
+    child: Option<Child>,
+    directory: Directory,
+}
+
+impl Server {
+    pub(crate) async fn start(kind: Kind) -> Self {
+        Self::start_with(kind, |_, _| Vec::new()).await
+    }
+
+    /// Starts one with these arguments more, for its directory and port.
+    pub(crate) async fn start_with(
+        kind: Kind,
+        arguments: impl FnOnce(&Path, u16) -> Vec<String>,
+    ) -> Self {
+        let mut server = Self::elsewhere(kind, free_port());
+        server.arguments = arguments(&server.directory.0, server.port);
+        server.restart().await;
+        server
+    }
+
+    /// One that another process has started.
+    pub(crate) fn elsewhere(kind: Kind, port: u16) -> Self {
+        Self {
+            kind,
+            port,
+            arguments: Vec::new(),
+            child: None,
+            directory: Directory::new(),
+        }
+    }
+
+    pub(crate) async fn restart(&mut self) {
+        let port = self.port.to_string();
+        let directory = self.directory.0.to_str().unwrap();
+        let (program, arguments) = match self.kind {
+            Kind::Redis => {
+                let own = ["--bind", "127.0.0.1", "--port", &port, "--save", ""];
+                ("redis-server", [&own[..], &["--dir", directory]].concat())
+            }
+            Kind::Nats => ("nats-server", vec!["-a", "127.0.0.1", "-p", &port]),
+        };
+        let child = Command::new(program)
+            .args(arguments)
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the broker is installed");
+        self.child = Some(child);
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
+        for _ in 0..500 {
+            if TcpStream::connect(address).is_ok() {
+                return;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        panic!("the broker does not listen");
+    }
+
+    pub(crate) fn url(&self) -> String {
+        self.url_of("")
+    }
+
+    /// Its URL for this user, `NAME:PASSWORD@`.
+    pub(crate) fn url_of(&self, user: &str) -> String {
+        let scheme = match self.kind {
+            Kind::Redis => "redis",
+            Kind::Nats => "nats",
+        };
+        format!("{scheme}://{user}127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn node(&self) -> Node {
+        match self.kind {
+            Kind::Redis => Node::of(Redis::new(&self.url()).unwrap()),
+            Kind::Nats => Node::of(Nats::new(&self.url())),
+        }
+    }
+
+    /// What this command of the server answers its administrator.
+    pub(crate) async fn ask<T: redis::FromRedisValue>(&self, command: &[&str]) -> T {
+        let client = redis::Client::open(self.url()).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let mut question = redis::cmd(command[0]);
+        question.arg(&command[1..]);
+        question.query_async(&mut connection).await.unwrap()
+    }
+
+    /// A file in its directory, with its path.
+    pub(crate) fn write(&self, name: &str, text: &str) -> String {
+        write(&self.directory.0, name, text)
+    }
+
+    pub(crate) fn signal(&self, signal: &str) {
+        let id = self.child.as_ref().unwrap().id().to_string();
+        let status = Command::new("kill").args([signal, &id]).status().unwrap();
+        assert!(status.success());
+    }
+
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+pub(crate) fn write(directory: &Path, name: &str, text: &str) -> String {
+    let path = directory.join(name);
+    fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// A directory that ends with it.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new() -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("ws-brokers-{}-{count}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A hub over a broker, with one member of the topic `lobby`.
+pub(crate) struct Node {
+    pub(crate) hub: Hub,
+    pub(crate) client: WebSocket,
+    pub(crate) server: WebSocket,
+    _seat: Seat,
+}
+
+impl Node {
+    pub(crate) fn of(broker: impl Into<Backplane>) -> Self {
+        let policy = Policy::new(SlowConsumer::DropOldest)
+            .backlog(1 << 30)
+            .notice(|lag| format!("missed {}", lag.missed()));
+        let hub = Hub::builder()
+            .slow_consumer(policy)
+            .backplane(broker.into().heartbeat(BEAT).max_backoff(BEAT))
+            .build();
+        let (client, server) = pair(Config::new().keepalive_interval(None));
+        let seat = hub.join("lobby", &server);
+        Self {
+            hub,
+            client,
+            server,
+            _seat: seat,
+        }
+    }
+
+    pub(crate) fn stats(&self) -> BackplaneStats {
+        self.hub.backplane_stats().unwrap()
+    }
+
+    pub(crate) async fn ready(&self) {
+        let subscribed = self.hub.subscribed("lobby");
+        let in_time = timeout(SOON, subscribed).await.is_ok();
+        assert!(in_time, "no subscription; {}", super::log::said());
+    }
+
+    pub(crate) async fn text(&mut self) -> String {
+        let message = timeout(SOON, self.client.recv()).await.expect("in time");
+        message.unwrap().unwrap().as_text().unwrap().to_owned()
+    }
+
+    /// Reads the messages `NAME COUNT` up to this one. Returns for each of three names how many
+    /// came, in order and none twice; and how many were said to be missing.
+    pub(crate) async fn read_until(&mut self, last: [usize; 3]) -> ([usize; 3], u64) {
+        let mut next = [0; 3];
+        let (mut came, mut missed) = ([0; 3], 0);
+        while next != last {
+            let text = self.text().await;
+            // What follows fills the queues.
+            let (name, count) = text
+                .trim_end_matches('x')
+                .trim_end()
+                .split_once(' ')
+                .unwrap();
+            if name == "missed" {
+                missed += count.parse::<u64>().unwrap();
+                continue;
+            }
+            let (name, count): (usize, usize) = (name.parse().unwrap(), count.parse().unwrap());
+            assert!(count >= next[name], "{text} is late, or comes again");
+            next[name] = count + 1;
+            came[name] += 1;
+        }
+        (came, missed)
+    }
+}
+
+pub(crate) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    for _ in 0..3000 {
+        if is_so() {
+            return;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it never came: {what}");
+}
+
+/// Three nodes that see each other.
+pub(crate) async fn three(mut node: impl FnMut(usize) -> Node) -> [Node; 3] {
+    let nodes = [0, 1, 2].map(&mut node);
+    for node in &nodes {
+        node.ready().await;
+    }
+    for node in &nodes {
+        until("all see all", || node.hub.member_count("lobby") == 3).await;
+    }
+    nodes
+}
+
+/// The first node publishes 6000 messages in 6 seconds or more; returns when it has.
+pub(crate) async fn publish_6000(hub: Hub) -> Duration {
+    let mut longest = Duration::ZERO;
+    for count in 0..6000 {
+        let before = std::time::Instant::now();
+        hub.publish("lobby", format!("0 {count}"));
+        longest = longest.max(before.elapsed());
+        sleep(Duration::from_millis(1)).await;
+    }
+    longest
+}
+
+/// All have each of the 6000, or know how many are missing. Returns how many are.
+pub(crate) async fn all_are_accounted_for(nodes: &mut [Node; 3]) -> u64 {
+    // The last may be among those that are missing.
+    nodes[0].hub.publish("lobby", "0 6000");
+    let mut all_missed = 0;
+    assert_eq!(nodes[0].read_until([6001, 0, 0]).await, ([6001, 0, 0], 0));
+    for node in &mut nodes[1..] {
+        let (came, missed) = node.read_until([6001, 0, 0]).await;
+        assert_eq!(came[0] as u64 + missed, 6001, "each came or was missed");
+        assert_eq!(node.stats().missed, missed);
+        all_missed += missed;
+    }
+    all_missed
+}

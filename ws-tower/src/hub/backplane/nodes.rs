@@ -1,0 +1,259 @@
+//! The other nodes: whether they are alive, and what of their members has come so far.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{NodeId, envelope::Entry, relay::RETENTION};
+
+/// The other nodes. What they say decides how much is kept of them, so all of it has a bound.
+#[derive(Default)]
+pub(super) struct Nodes {
+    alive: HashMap<NodeId, Node>,
+    /// Those that have ended, and when: their streams are kept for a while.
+    gone: HashMap<NodeId, Instant>,
+}
+
+struct Node {
+    heard: Instant,
+    expiry: Duration,
+    rosters: Rosters,
+}
+
+/// Rosters that are not complete.
+#[derive(Default)]
+struct Rosters {
+    by_topic: HashMap<Arc<str>, Roster>,
+    size: usize,
+}
+
+#[derive(Default)]
+struct Roster {
+    version: u64,
+    /// So far; `None` for more than are kept.
+    members: Option<Vec<Entry>>,
+    /// What they take, in bytes.
+    size: usize,
+}
+
+/// What it means that a node was heard.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    Known,
+    New,
+    /// There are too many, and this is not one of them.
+    OneTooMany,
+}
+
+impl Nodes {
+    /// How many are alive.
+    pub(super) fn len(&self) -> usize {
+        self.alive.len()
+    }
+
+    /// A node has said something, and maybe for how long it may be silent.
+    pub(super) fn hear(
+        &mut self,
+        node: NodeId,
+        expiry: Option<Duration>,
+        default: Duration,
+    ) -> Heard {
+        let now = Instant::now();
+        let heard = if self.alive.contains_key(&node) {
+            Heard::Known
+        } else if self.alive.len() + self.gone.len() < MAX_NODES || self.gone.contains_key(&node) {
+            self.gone.remove(&node);
+            Heard::New
+        } else {
+            return Heard::OneTooMany;
+        };
+        let known = self.alive.entry(node).or_insert_with(|| Node {
+            heard: now,
+            expiry: default,
+            rosters: Rosters::default(),
+        });
+        known.heard = now;
+        if let Some(expiry) = expiry {
+            known.expiry = expiry.min(MAX_EXPIRY);
+        }
+        heard
+    }
+
+    /// A link stands anew: the time without one does not count, and what was begun is lost.
+    pub(super) fn link(&mut self) {
+        for node in self.alive.values_mut() {
+            node.heard = Instant::now();
+            node.rosters = Rosters::default();
+        }
+    }
+
+    /// Those that have been silent for too long.
+    pub(super) fn silent(&self) -> Vec<NodeId> {
+        let alive = self.alive.iter();
+        alive
+            .filter(|(_, node)| node.heard.elapsed() >= node.expiry)
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
+    pub(super) fn remove(&mut self, node: NodeId) {
+        if self.alive.remove(&node).is_some() {
+            self.gone.insert(node, Instant::now());
+        }
+    }
+
+    /// Those that ended so long ago that nothing of theirs is on its way any more.
+    pub(super) fn take_old(&mut self) -> HashSet<NodeId> {
+        let is_old = |_: &NodeId, ended: &mut Instant| ended.elapsed() >= RETENTION;
+        self.gone.extract_if(is_old).map(|(id, _)| id).collect()
+    }
+
+    /// Takes a part of the members that a node has of a topic. With the last one it gives back all.
+    pub(super) fn part(
+        &mut self,
+        node: NodeId,
+        topic: &str,
+        version: u64,
+        is_last: bool,
+        members: Vec<Entry>,
+    ) -> Option<Vec<Entry>> {
+        let rosters = &mut self.alive.get_mut(&node)?.rosters;
+        let mut roster = rosters.by_topic.remove(topic).unwrap_or_default();
+        rosters.size -= roster.size;
+        if roster.version != version {
+            roster = Roster {
+                version,
+                members: Some(Vec::new()),
+                size: 0,
+            };
+        }
+        roster.size += size(&members);
+        if let Some(known) = &mut roster.members {
+            known.extend(members);
+        }
+        if is_last {
+            return roster.members;
+        }
+        if rosters.size + roster.size > MAX_ROSTERS {
+            tracing::warn!(%node, topic, "a node tells of more members than can be kept");
+            roster.members = None;
+        }
+        if roster.members.is_none() {
+            roster.size = 0;
+        }
+        rosters.size += roster.size;
+        rosters.by_topic.insert(topic.into(), roster);
+        None
+    }
+}
+
+fn size(members: &[Entry]) -> usize {
+    let size = |it: &Entry| size_of::<Entry>() + it.metadata.as_ref().map_or(0, |it| it.len());
+    members.iter().map(size).sum()
+}
+
+/// As many as can be named in the ids of members.
+const MAX_NODES: usize = u16::MAX as usize;
+
+/// The longest silence that a node may claim for itself.
+const MAX_EXPIRY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What is kept of a node's incomplete rosters, in bytes: those of some millions of members.
+const MAX_ROSTERS: usize = 256 << 20;
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+    use ws_core::Utf8Bytes;
+
+    use super::*;
+    use crate::hub::backplane::SeatId;
+
+    const DEFAULT: Duration = Duration::from_secs(15);
+
+    fn entries(count: u32, metadata: &Arc<Utf8Bytes>) -> Vec<Entry> {
+        let entry = |segment| Entry {
+            seat: SeatId {
+                number: 1,
+                segment,
+                slot: 0,
+            },
+            metadata: Some(Arc::clone(metadata)),
+        };
+        (0..count).map(entry).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_of_nodes_does_not_fill_the_memory() {
+        let mut nodes = Nodes::default();
+        let flood = |nodes: &mut Nodes, from: u64| {
+            let all = (from..from + 100_000).map(|it| nodes.hear(NodeId(it), None, DEFAULT));
+            all.filter(|it| *it == Heard::New).count()
+        };
+        assert_eq!(flood(&mut nodes, 1), MAX_NODES);
+        // Who was there before is still heard.
+        assert_eq!(nodes.hear(NodeId(1), None, DEFAULT), Heard::Known);
+        advance(DEFAULT).await;
+        for node in nodes.silent() {
+            nodes.remove(node);
+        }
+        assert_eq!((nodes.len(), flood(&mut nodes, 200_000)), (0, 0));
+        assert_eq!(nodes.hear(NodeId(1), None, DEFAULT), Heard::New);
+        advance(RETENTION).await;
+        assert_eq!(nodes.take_old().len(), MAX_NODES - 1);
+        assert_eq!(flood(&mut nodes, 200_000), MAX_NODES - 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_cannot_claim_to_be_alive_for_weeks() {
+        let mut nodes = Nodes::default();
+        nodes.hear(NodeId(1), Some(Duration::from_secs(1 << 22)), DEFAULT);
+        advance(MAX_EXPIRY / 2).await;
+        assert_eq!(nodes.silent(), []);
+        advance(MAX_EXPIRY / 2).await;
+        assert_eq!(nodes.silent(), [NodeId(1)]);
+    }
+
+    #[tokio::test]
+    async fn a_node_that_never_finishes_its_roster_does_not_fill_the_memory() {
+        let mut nodes = Nodes::default();
+        let node = NodeId(1);
+        nodes.hear(node, None, DEFAULT);
+        let metadata = Arc::new("x".repeat(16 << 10).into());
+        for topic in 0..1000 {
+            for _ in 0..10 {
+                nodes.part(node, &format!("{topic}"), 1, false, entries(4, &metadata));
+            }
+            let rosters = &nodes.alive[&node].rosters;
+            let kept = rosters.by_topic.values().flat_map(|it| &it.members);
+            let kept: usize = kept.map(|it| size(it)).sum();
+            assert_eq!(kept, rosters.size);
+            assert!(kept <= MAX_ROSTERS);
+        }
+        // What was cut off is not taken for the whole, and those that end make room.
+        let mut end = |topic: u32| nodes.part(node, &format!("{topic}"), 1, true, Vec::new());
+        assert_eq!(end(0).map(|it| it.len()), Some(40));
+        assert_eq!(end(999), None);
+        for topic in 1..999 {
+            end(topic);
+        }
+        assert_eq!(nodes.alive[&node].rosters.size, 0);
+    }
+
+    #[tokio::test]
+    async fn parts_of_one_version_are_one_roster() {
+        let mut nodes = Nodes::default();
+        let node = NodeId(1);
+        assert_eq!(nodes.part(node, "lobby", 1, true, Vec::new()), None);
+        nodes.hear(node, None, DEFAULT);
+        let name = Arc::new("Ann".into());
+        assert_eq!(nodes.part(node, "lobby", 1, false, entries(2, &name)), None);
+        assert_eq!(nodes.part(node, "lobby", 2, false, entries(3, &name)), None);
+        let all = nodes.part(node, "lobby", 2, true, entries(4, &name));
+        assert_eq!(all.map(|it| it.len()), Some(7));
+    }
+}
