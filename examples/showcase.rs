@@ -1,10 +1,14 @@
-//! One server, one port: `cargo run --release --example showcase -- [--listen 127.0.0.1:8000] [--tls]`
+//! One server, one port: `cargo run --release --example showcase -- [--listen 127.0.0.1:8000] [--tls]
+//! [--backplane redis://127.0.0.1]`
 //!
 //! Open the address it prints. `/echo` and its like are a page to a browser's GET and a socket to
 //! an upgrade: the pages are axum's, the sockets the layer's. `/version` tells the version of HTTP,
 //! to a GET and to a socket.
 //! With `--tls` the certificate is made at the start, and the browser warns of it. A board lives for
 //! `--board-lifetime SECONDS`, 300 if that is not said.
+//!
+//! With `--backplane` the same applications run on several nodes, over Redis (`redis://`) or NATS
+//! (`nats://`): start this program more than once, with the same broker and different addresses.
 
 use std::time::Duration;
 
@@ -14,7 +18,7 @@ use axum::{
 };
 use tokio::time::interval;
 use ws_examples::{
-    Arguments, Failure, Page,
+    Arguments, BrokerUrl, Failure, Page,
     applications::{
         board::{Boards, Limits},
         chat::Chat,
@@ -23,15 +27,16 @@ use ws_examples::{
     },
     asked_to_end, listen, self_signed, site,
 };
-use ws_tower::{Error, Message, WebSocket, WebSocketLayer};
+use ws_tower::{Error, Message, WebSocket, WebSocketLayer, hub::Hub};
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    let usage = "showcase [--listen ADDR] [--tls] [--board-lifetime SECONDS]";
+    let usage = "showcase [--listen ADDR] [--tls] [--board-lifetime SECONDS] [--backplane URL]";
     let mut arguments = Arguments::from_env(usage)?;
     let address: Option<String> = arguments.value("--listen")?;
     let tls = arguments.flag("--tls");
     let lifetime: Option<u64> = arguments.value("--board-lifetime")?;
+    let broker: Option<BrokerUrl> = arguments.value("--backplane")?;
     arguments.finish()?;
 
     let mut limits = Limits::default();
@@ -42,10 +47,17 @@ async fn main() -> Result<(), Failure> {
         .route("/echo", echo)
         .route("/data", data)
         .route("/version", version);
-    let sockets = Tick::start(Duration::from_secs(1)).route(sockets);
-    let sockets = Chat::start().route(sockets);
-    let sockets = Boards::new(limits).route(sockets);
-    let sockets = Sensors::new(Duration::from_millis(150)).route(sockets);
+    // Each application has a hub of its own, with its own policies.
+    let hub = |prefix| match &broker {
+        Some(broker) => broker.hub(prefix),
+        None => Hub::builder(),
+    };
+    let tick = Tick::start_on(hub("ws-tick"), Duration::from_secs(1));
+    let one_of_the_hubs = tick.hub().clone();
+    let sockets = tick.route(sockets);
+    let sockets = Chat::start_on(hub("ws-chat")).route(sockets);
+    let sockets = Boards::new_on(hub("ws-board"), limits).route(sockets);
+    let sockets = Sensors::new_on(hub("ws-sensors"), Duration::from_millis(150)).route(sockets);
     let app = site(&Page::ALL)
         .route("/test", get("Yes this is a test!"))
         .route(
@@ -63,9 +75,15 @@ async fn main() -> Result<(), Failure> {
     } else {
         println!("http://{address}");
     }
+    if let Some(broker) = &broker {
+        broker.report(&one_of_the_hubs);
+    }
     server
         .with_graceful_shutdown(asked_to_end(), Duration::from_secs(10))
         .await?;
+    if let Some(broker) = &broker {
+        broker.leave().await;
+    }
     Ok(())
 }
 

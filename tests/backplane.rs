@@ -245,6 +245,21 @@ async fn a_topic_that_is_left_and_joined_again_and_again_ends_up_right() {
 }
 
 #[tokio::test]
+async fn a_topic_that_is_joined_again_at_once_is_still_subscribed_to() {
+    let broker = InProcess::new();
+    let (here, there) = (node(broker.clone()), node(broker));
+    let (mut client, server) = pair(quiet());
+    let seat = here.join("lobby", &server);
+    subscribed(&here, "lobby").await;
+    // Before the backplane's task has its turn.
+    drop(seat);
+    let _seat = here.join("lobby", &server);
+    subscribed(&here, "lobby").await;
+    there.publish("lobby", "hello");
+    assert_eq!(text(&mut client).await, "hello");
+}
+
+#[tokio::test]
 async fn order_is_kept_for_each_publisher_and_nothing_comes_twice() {
     const COUNT: usize = 2000;
     let broker = InProcess::new();
@@ -629,6 +644,24 @@ async fn a_slow_subscriber_on_one_node_leaves_the_others_untouched() {
 }
 
 // What others put on the channels.
+
+#[tokio::test]
+async fn a_burst_from_another_node_is_no_reason_to_call_a_reader_slow() {
+    let broker = InProcess::new();
+    let (here, there) = (node(broker.clone()), node(broker));
+    let (mut client, server) = pair(quiet());
+    let _seat = here.join("lobby", &server);
+    subscribed(&here, "lobby").await;
+    // Within the queue of the backplane, and far beyond that of a socket and its backlog.
+    let filler = "x".repeat(4000);
+    for count in 0..500 {
+        there.publish("lobby", format!("{count} {filler}"));
+    }
+    for count in 0..500 {
+        assert_eq!(text(&mut client).await, format!("{count} {filler}"));
+    }
+    assert_eq!(here.stats().disconnected, 0);
+}
 
 #[tokio::test]
 async fn foreign_and_broken_payloads_are_counted_and_change_nothing() {

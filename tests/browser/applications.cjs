@@ -409,4 +409,6 @@ const inTurn = [
   ['tick', tick], ['chat', chat], ['board', board], ['sensors', sensors], ['lab', lab], ['comes back', comesBack],
 ];
 
-module.exports = { boardEnds, chat, compression, inTurn };
+module.exports = {
+  boardEnds, chat, close, compression, connected, inTurn, inked, logged, members, rename, stroke, texts,
+};

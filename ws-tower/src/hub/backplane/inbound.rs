@@ -138,6 +138,10 @@ impl Inbound {
             drop(state);
             drop(topic);
         }
+        if !changes.renewed.is_empty() {
+            // Nothing has to come back for these: the subscription is the one before.
+            self.relay.subscribed.notify_waiters();
+        }
         changes
     }
 

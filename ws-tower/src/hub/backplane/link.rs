@@ -90,10 +90,17 @@ async fn serve<C: Commands, M: Messages>(
 
 async fn receive<M: Messages>(messages: &mut M, inbound: &Inbound) -> BoxError {
     loop {
+        let mut size = 0;
         for _ in 0..TURN {
             match messages.recv().await {
-                Ok((channel, payload)) => inbound.receive(&channel, payload),
+                Ok((channel, payload)) => {
+                    size += payload.len();
+                    inbound.receive(&channel, payload);
+                }
                 Err(error) => return error,
+            }
+            if size >= TURN_SIZE {
+                break;
             }
         }
         // The queue has its turn too, and so have the sessions.
@@ -235,3 +242,7 @@ const PIECE: usize = 256;
 
 /// Payloads that are delivered before others have their turn.
 const TURN: usize = 64;
+
+/// And bytes of them: half of what a socket queues by default. A subscriber that keeps up must not
+/// look slow because it had no turn.
+const TURN_SIZE: usize = 32 << 10;
