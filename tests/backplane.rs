@@ -577,6 +577,34 @@ async fn a_subscriber_that_was_cut_off_learns_what_it_missed_meanwhile() {
     assert_eq!(text(&mut client).await, "after");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_node_that_comes_back_after_long_is_not_said_to_have_missed_what_came() {
+    let broker = InProcess::new();
+    let faulty = Faulty::new(&broker);
+    let (here, there) = (telling(faulty.clone()), telling(broker.clone()));
+    let (mut client, server) = pair(quiet());
+    let (_member, member_server) = pair(quiet());
+    let _seats = [
+        there.join("lobby", &server),
+        here.join("lobby", &member_server),
+    ];
+    subscribed(&there, "lobby").await;
+    sleep(BEAT).await;
+    for _ in 0..5 {
+        here.publish("lobby", "before");
+        assert_eq!(text(&mut client).await, "before");
+    }
+    faulty.is_down.store(true, Ordering::SeqCst);
+    faulty.cut();
+    sleep(Duration::from_secs(700)).await;
+    assert_eq!(stats(&there).nodes, 0);
+    faulty.is_down.store(false, Ordering::SeqCst);
+    until("it is back", || stats(&there).nodes == 1).await;
+    until("both", || there.member_count("lobby") == 2).await;
+    here.publish("lobby", "after");
+    assert_eq!(text(&mut client).await, "after");
+}
+
 #[tokio::test]
 async fn what_the_queue_or_the_broker_does_not_take_is_counted_and_told() {
     let broker = InProcess::new();

@@ -90,9 +90,9 @@ mod masters {
             }
         }
 
-        fn node(&self) -> Node {
+        fn broker(&self) -> RedisCluster {
             let urls = self.servers.iter().map(|it| it.url_of("ws:secret@"));
-            Node::of(RedisCluster::new(urls).unwrap())
+            RedisCluster::new(urls).unwrap()
         }
 
         /// How many channels each server has.
@@ -118,7 +118,7 @@ mod masters {
         const TOPICS: usize = 30;
         const COUNT: usize = 400;
         let cluster = Cluster::start(0).await;
-        let mut nodes = three(|_| cluster.node()).await;
+        let mut nodes = three(|_| Node::patient(cluster.broker())).await;
         let mut joined = Vec::new();
         for node in &nodes {
             for topic in 0..TOPICS {
@@ -176,7 +176,7 @@ mod masters {
     #[ignore = "needs a broker: tests/full.sh"]
     async fn whose_master_is_killed_and_started_again_loses_what_is_counted() {
         let mut cluster = Cluster::start(0).await;
-        let mut nodes = three(|_| cluster.node()).await;
+        let mut nodes = three(|_| Node::of(cluster.broker())).await;
         let publisher = tokio::spawn(publish_6000(nodes[0].hub.clone()));
         sleep(Duration::from_secs(1)).await;
         let home = cluster.home().await;
@@ -193,7 +193,7 @@ mod masters {
     #[ignore = "needs a broker: tests/full.sh"]
     async fn goes_on_with_the_replica_of_a_master_that_is_killed() {
         let mut cluster = Cluster::start(1).await;
-        let mut nodes = three(|_| cluster.node()).await;
+        let mut nodes = three(|_| Node::of(cluster.broker())).await;
         let home = cluster.home().await;
         let master = cluster.id_of(&cluster.servers[home]).await;
         let replica = &cluster.servers[3];
@@ -226,7 +226,7 @@ mod masters {
     #[ignore = "needs a broker: tests/full.sh"]
     async fn moves_a_slot_and_the_hubs_follow() {
         let cluster = Cluster::start(0).await;
-        let mut nodes = three(|_| cluster.node()).await;
+        let mut nodes = three(|_| Node::of(cluster.broker())).await;
         let from = cluster.home().await;
         let to = (from + 1) % 3;
         let publisher = tokio::spawn(publish_6000(nodes[0].hub.clone()));
@@ -282,7 +282,7 @@ mod routes {
     async fn keeps_the_order_between_nodes_on_different_servers() {
         const COUNT: usize = 20_000;
         let servers = cluster().await;
-        let mut nodes = three(|name| servers[name % 2].node()).await;
+        let mut nodes = three(|name| Node::patient(servers[name % 2].backplane())).await;
         for (name, node) in nodes.iter().enumerate() {
             let hub = node.hub.clone();
             tokio::spawn(async move {
@@ -294,8 +294,10 @@ mod routes {
                 }
             });
         }
-        for node in &mut nodes {
-            assert_eq!(node.read_until([COUNT; 3]).await, ([COUNT; 3], 0));
+        for node in 0..3 {
+            let read = nodes[node].read_until([COUNT; 3]).await;
+            let stats = nodes.each_ref().map(Node::stats);
+            assert_eq!(read, ([COUNT; 3], 0), "{stats:#?}");
         }
         for node in &nodes {
             let stats = node.stats();

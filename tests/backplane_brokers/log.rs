@@ -19,7 +19,7 @@ pub(crate) fn listen() {
     ONCE.call_once(|| tracing::subscriber::set_global_default(Listener).unwrap());
 }
 
-/// All that was said so far, by whatever crate.
+/// All that was said so far: by the hub, and by others what is not for debugging.
 pub(crate) fn said() -> String {
     LINES.lock().unwrap().clone()
 }
@@ -28,8 +28,9 @@ struct Listener;
 
 impl Subscriber for Listener {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        // The driver for NATS tells its password at TRACE, as the docs say.
-        *metadata.level() <= Level::DEBUG
+        // Below that the driver for NATS tells of each message, and, at TRACE, its password.
+        let is_ours = metadata.target().starts_with("ws_tower");
+        is_ours || *metadata.level() <= Level::INFO
     }
 
     fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {

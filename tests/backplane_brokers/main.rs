@@ -16,17 +16,17 @@ use tokio::time::sleep;
 use ws_tower::{Config, pair};
 
 use self::server::{
-    BEAT, Kind, Server, all_are_accounted_for, publish_6000, three as nodes, until,
+    BEAT, Kind, Node, Server, all_are_accounted_for, publish_6000, three as nodes, until,
 };
 
-async fn three(server: &Server) -> [server::Node; 3] {
-    nodes(|_| server.node()).await
+async fn three(server: &Server) -> [Node; 3] {
+    nodes(|_| Node::of(server.backplane())).await
 }
 
 async fn order_and_no_duplicates_under_load(kind: Kind) {
     const COUNT: usize = 20_000;
     let server = Server::start(kind).await;
-    let mut nodes = three(&server).await;
+    let mut nodes = nodes(|_| Node::patient(server.backplane())).await;
     let mut publishers = Vec::new();
     for (name, node) in nodes.iter().enumerate() {
         let hub = node.hub.clone();
@@ -39,8 +39,10 @@ async fn order_and_no_duplicates_under_load(kind: Kind) {
             }
         }));
     }
-    for node in &mut nodes {
-        assert_eq!(node.read_until([COUNT; 3]).await, ([COUNT; 3], 0));
+    for node in 0..3 {
+        let read = nodes[node].read_until([COUNT; 3]).await;
+        let stats = nodes.each_ref().map(Node::stats);
+        assert_eq!(read, ([COUNT; 3], 0), "{stats:#?}");
     }
     for node in &nodes {
         let stats = node.stats();
@@ -102,7 +104,7 @@ async fn a_killed_node(kind: Kind, test: &str) {
     const URL: &str = "WS_TESTS_BROKER_PORT";
     if let Ok(port) = std::env::var(URL) {
         let server = Server::elsewhere(kind, port.parse().unwrap());
-        let node = server.node();
+        let node = Node::of(server.backplane());
         node.ready().await;
         sleep(Duration::from_secs(60)).await;
         return;

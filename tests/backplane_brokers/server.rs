@@ -106,10 +106,10 @@ impl Server {
         format!("{scheme}://{user}127.0.0.1:{}", self.port)
     }
 
-    pub(crate) fn node(&self) -> Node {
+    pub(crate) fn backplane(&self) -> Backplane {
         match self.kind {
-            Kind::Redis => Node::of(Redis::new(&self.url()).unwrap()),
-            Kind::Nats => Node::of(Nats::new(&self.url())),
+            Kind::Redis => Redis::new(&self.url()).unwrap().into(),
+            Kind::Nats => Nats::new(&self.url()).into(),
         }
     }
 
@@ -187,13 +187,23 @@ pub(crate) struct Node {
 }
 
 impl Node {
+    /// One that soon notices what is wrong.
     pub(crate) fn of(broker: impl Into<Backplane>) -> Self {
+        Self::with(broker.into().heartbeat(BEAT).max_backoff(BEAT))
+    }
+
+    /// One that is not disturbed by a machine that has other things to do.
+    pub(crate) fn patient(broker: impl Into<Backplane>) -> Self {
+        Self::with(broker.into().deadline(SOON))
+    }
+
+    fn with(backplane: Backplane) -> Self {
         let policy = Policy::new(SlowConsumer::DropOldest)
             .backlog(1 << 30)
             .notice(|lag| format!("missed {}", lag.missed()));
         let hub = Hub::builder()
             .slow_consumer(policy)
-            .backplane(broker.into().heartbeat(BEAT).max_backoff(BEAT))
+            .backplane(backplane)
             .build();
         let (client, server) = pair(Config::new().keepalive_interval(None));
         let seat = hub.join("lobby", &server);

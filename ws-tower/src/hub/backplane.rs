@@ -64,7 +64,8 @@
 //! A message [to one member](super::Hub::publish_to) has a number as all others, and when it is
 //! lost all members are told. A stream that began within the time a message travels before
 //! the subscription may be counted from its beginning. An outage of more than 10 minutes may
-//! hide what a node without members has published before it ended.
+//! hide what a node without members has published before it ended, and a node that was away for
+//! as long begins anew with the others: what it published before it came back is not counted.
 //!
 //! A topic with a name of more than 512 bytes is not shared; its messages count as
 //! [too large](BackplaneStats::too_large). When the last [`Hub`](super::Hub) is dropped, the node

@@ -21,7 +21,7 @@ use super::{
     NodeId,
     envelope::{Address, Entry, Envelope, Place, Publication, Refused, Wanted},
     nodes::{Heard, Nodes},
-    relay::Relay,
+    relay::{RETENTION, Relay},
     stamp::Stamp,
 };
 use crate::hub::{Inner, topic::Topic};
@@ -52,6 +52,8 @@ struct Channel {
     /// Since when the subscription stands.
     since: Option<Instant>,
     streams: HashMap<NodeId, Incoming>,
+    /// Some streams that began before were forgotten.
+    forgot: Option<Instant>,
     /// The newest message, if another node had to tell of it.
     told: Option<Stamp>,
     /// When the newest message was asked for last, and nobody has told yet.
@@ -227,8 +229,10 @@ impl Inbound {
             let mut state = self.lock();
             let old = state.nodes.take_old();
             if !old.is_empty() {
+                let ended = Instant::now().checked_sub(RETENTION);
                 for channel in state.channels.values_mut() {
                     channel.streams.retain(|node, _| !old.contains(node));
+                    channel.forgot = ended;
                     channel.asked.retain(|node, _| !old.contains(node));
                 }
             }
@@ -428,7 +432,7 @@ impl Inbound {
         let Some(channel) = state.channels.get_mut(name) else {
             return Arrival::Repeated;
         };
-        let here_since = channel.since;
+        let (since, forgot) = (channel.since, channel.forgot);
         let mut heard_before = 0;
         let expected = match channel.streams.get(&node) {
             Some(known) if known.stream == place.stream => {
@@ -443,8 +447,9 @@ impl Inbound {
             Some(_) => Some(0),
             None => {
                 let age = Duration::from_micros(place.age);
-                let is_younger = here_since.is_some_and(|since| since.elapsed() > age);
-                is_younger.then_some(0)
+                let is_younger_than = |it: Instant| it.elapsed() > age;
+                let is_new = since.is_some_and(is_younger_than);
+                (is_new && forgot.is_none_or(is_younger_than)).then_some(0)
             }
         };
         let incoming = Incoming {
@@ -711,6 +716,7 @@ impl Channel {
             topic: Arc::downgrade(topic),
             since: None,
             streams: HashMap::new(),
+            forgot: None,
             told: None,
             newest_asked: None,
             asked: HashMap::new(),
