@@ -58,6 +58,8 @@ struct Channel {
     told: Option<Stamp>,
     /// When the newest message was asked for last, and nobody has told yet.
     newest_asked: Option<Instant>,
+    /// When this node asked for it.
+    asked_at: Option<Instant>,
     asked: HashMap<NodeId, Asked>,
 }
 
@@ -476,6 +478,11 @@ impl Inbound {
             members: self.relay.has_presence(),
             newest: self.topic(name).is_some_and(|it| it.retains()),
         };
+        if wanted.newest
+            && let Some(channel) = self.lock().channels.get_mut(name)
+        {
+            channel.asked_at = Some(Instant::now());
+        }
         self.relay.ask(name, wanted);
     }
 
@@ -551,8 +558,14 @@ impl Inbound {
         }
         if !self.has_come(name, &stamp) {
             let is_own = stamp.node == self.relay.node;
+            let asked_at = self.lock().channels.get(name).and_then(|it| it.asked_at);
             // What this node has published since it has the topic is retained, or older.
-            let is_newer = |it: &Stamp| !is_own && stamp.is_newer_than(it);
+            // And of another node's, what has passed since this one asked: the age that is told
+            // says nothing of the time that the answer took.
+            let is_newer = |it: &Stamp| {
+                let is_before = it.node == stamp.node || asked_at.is_none_or(|at| it.at < at);
+                !is_own && is_before && stamp.is_newer_than(it)
+            };
             if topic.deliver_newest(message, stamp, is_newer) {
                 self.relay.counters.received.add(1);
                 if let Some(channel) = self.lock().channels.get_mut(name) {
@@ -719,6 +732,7 @@ impl Channel {
             forgot: None,
             told: None,
             newest_asked: None,
+            asked_at: None,
             asked: HashMap::new(),
         }
     }
