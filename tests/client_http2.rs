@@ -35,7 +35,7 @@ use tokio_rustls::{
 };
 use ws_hyper::{
     Connector,
-    client::{ConnectError, Http2, HttpErrorKind, Step, Tls},
+    client::{ConnectError, Http2Connection, HttpErrorKind, Step, Tls},
 };
 use ws_tests::{
     peer::Peer,
@@ -161,7 +161,7 @@ async fn echoes(socket: &mut WebSocket, message: impl Into<Message>) {
     assert_eq!(within(socket.recv()).await.unwrap().unwrap(), message);
 }
 
-async fn connection(address: SocketAddr) -> Http2 {
+async fn connection(address: SocketAddr) -> Http2Connection {
     let connector = Connector::new().header("x-room", "7").subprotocol("chat");
     let connecting = connector.connect_http2(format!("ws://{address}/base"));
     within(connecting).await.unwrap()

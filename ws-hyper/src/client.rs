@@ -120,7 +120,7 @@ mod transport;
 use ws_tower::WebSocket;
 
 #[cfg(feature = "http2")]
-pub use self::http2::Http2;
+pub use self::http2::Http2Connection;
 #[cfg(feature = "rustls")]
 pub use self::tls::Tls;
 pub use self::{
@@ -131,7 +131,7 @@ pub use self::{
         TlsErrorKind,
     },
     proxy::Proxy,
-    reconnect::{Backoff, Reconnecting, State, is_final},
+    reconnect::{Backoff, ReconnectState, Reconnecting},
 };
 
 /// Connects to a WebSocket, with the defaults of a [`Connector`].

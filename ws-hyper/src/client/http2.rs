@@ -57,13 +57,13 @@ use super::{
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct Http2 {
+pub struct Http2Connection {
     connector: Connector,
     address: Address,
     link: Link,
 }
 
-impl Http2 {
+impl Http2Connection {
     pub(super) async fn connect(
         connector: &Connector,
         address: Address,
@@ -117,9 +117,9 @@ impl Http2 {
     }
 }
 
-impl fmt::Debug for Http2 {
+impl fmt::Debug for Http2Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Http2")
+        f.debug_struct("Http2Connection")
             .field("address", &self.address)
             .field("is_open", &self.is_open())
             .finish_non_exhaustive()
