@@ -4,24 +4,28 @@
 //! take theirs at once, but they are tasks of their own: one whose handler holds up its thread, or
 //! that is late to run, would cost its neighbours their connection. So the task that reads frames
 //! from the connection also moves them from the streams into a buffer for each session, before it
-//! reads any more. [`Inlets`] does that; a session reads and writes a [`SocketIo`].
+//! reads any more. [`Inlets`] does that, for both ends; a session reads and writes a [`SocketIo`].
 
 use std::{
     collections::HashMap,
     mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    task::{Context, Wake, Waker},
+    task::{Context, Poll, Wake, Waker},
 };
 
+use bytes::Bytes;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 
-use self::socket::{Filling, SocketIo};
+use self::{sliced::Sliced, socket::Filling};
 
+mod sliced;
 mod socket;
+
+pub(crate) use self::socket::SocketIo;
 
 /// What takes bytes from the streams of one connection. Clones are one.
 #[derive(Clone)]
@@ -32,6 +36,9 @@ struct All {
     ready: Arc<Ready>,
     /// How many bytes wait for a session before its stream is held up, or reset.
     cap: usize,
+    /// How many bytes of the connection may be read still in this poll, of so many.
+    left: Arc<AtomicUsize>,
+    slice_len: usize,
 }
 
 /// Takes the bytes of one stream, and is polled when it was woken.
@@ -41,6 +48,7 @@ struct Inlet {
 }
 
 /// A way to [`Inlets`] that does not keep them: they go with their connection.
+#[derive(Clone)]
 pub(crate) struct WeakInlets(Weak<All>);
 
 impl WeakInlets {
@@ -71,26 +79,52 @@ impl All {
 }
 
 impl Inlets {
-    /// `cap`: how many bytes wait for each session.
-    pub(crate) fn new(cap: usize) -> Self {
+    /// For a connection with these windows, in bytes. As much as that of a stream waits for each
+    /// session.
+    ///
+    /// How many bytes are read before what they bring is taken: whatever they are, h2 charges less
+    /// for them than it allows to wait. The smallest frame that carries a message has fifteen bytes,
+    /// for which it charges 250, and it allows for half of the connection's window; of that this is
+    /// half again.
+    pub(crate) fn new(stream_window: u32, connection_window: u32) -> Self {
         Self(Arc::new(All {
             inlets: Mutex::default(),
             ready: Arc::default(),
-            cap,
+            cap: stream_window as usize,
+            left: Arc::default(),
+            slice_len: (connection_window as usize / 64).min(64 << 10),
         }))
+    }
+
+    /// The connection's stream, with what was read of it already.
+    pub(crate) fn below<Io>(&self, io: Io, read_ahead: Bytes) -> Sliced<Io> {
+        Sliced {
+            io,
+            read_ahead,
+            left: Arc::clone(&self.0.left),
+        }
     }
 
     pub(crate) fn downgrade(&self) -> WeakInlets {
         WeakInlets(Arc::downgrade(&self.0))
     }
 
-    /// The connection is being polled, and [`poll`](Self::poll) follows: nobody has to be woken.
-    pub(crate) fn begin_poll(&self) {
+    /// Polls the connection, and takes what that has brought before anything more is read.
+    pub(crate) fn poll<T>(
+        &self,
+        cx: &mut Context<'_>,
+        connection: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        self.0.left.store(self.0.slice_len, Ordering::Relaxed);
+        // Nobody has to be woken meanwhile.
         lock(&self.0.ready.0).is_polled = true;
+        let result = connection(cx);
+        self.take(cx);
+        result
     }
 
     /// Takes what there is, for all sessions.
-    pub(crate) fn poll(&self, cx: &Context<'_>) {
+    fn take(&self, cx: &Context<'_>) {
         let Self(all) = self;
         loop {
             let numbers = {

@@ -132,6 +132,9 @@
 //! [`http2_receive_cap`]: ws_tower::Config::http2_receive_cap
 #![forbid(unsafe_code)]
 
+#[macro_use]
+mod write_through;
+
 pub mod client;
 pub mod docs;
 #[cfg(feature = "http2")]

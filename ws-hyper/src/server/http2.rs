@@ -8,7 +8,7 @@ use std::{
     future::{Future, poll_fn},
     io, mem,
     pin::{Pin, pin},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
@@ -32,7 +32,6 @@ use super::{
     MAX_TIMEOUT,
     phase::{self, Phase, Reporting},
     service::ConnectionService,
-    transport::Http2Io,
 };
 use crate::inlet::Inlets;
 
@@ -194,13 +193,6 @@ impl Http2 {
         builder
     }
 
-    /// How many bytes are read before what they bring is taken: whatever they are, h2 charges less
-    /// for them than it allows to wait. The smallest frame that carries a message has fifteen bytes,
-    /// for which it charges 250, and it allows for half of the window; of that this is half again.
-    fn slice_len(&self) -> usize {
-        (self.initial_connection_window as usize / 64).min(64 << 10)
-    }
-
     /// Runs one connection until its end.
     pub(super) async fn serve<Io, S, B>(
         &self,
@@ -222,25 +214,19 @@ impl Http2 {
         let streams = Streams::new(phase.clone());
         // Dropped before the connection: nothing goes on without it.
         let guard = Guard(streams.clone());
-        let inlets = Inlets::new(self.initial_stream_window as usize);
+        let inlets = Inlets::new(self.initial_stream_window, self.initial_connection_window);
         service.inlets = Some(inlets.clone());
-        let (io, slice) = Http2Io::new(io, read_ahead);
+        let io = inlets.below(io, read_ahead);
         let builder = self.builder(streams.clone());
         let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
-        let slice_len = self.slice_len();
         let mut idle = pin!(sleep(idle_timeout));
         let mut is_ending = false;
         let result = loop {
             tokio::select! {
                 biased;
-                result = poll_fn(|cx| {
-                    slice.store(slice_len, Ordering::Relaxed);
-                    inlets.begin_poll();
-                    let result = connection.as_mut().poll(cx);
-                    // Before anything more is read.
-                    inlets.poll(cx);
-                    result
-                }) => break result,
+                result = poll_fn(|cx| inlets.poll(cx, |cx| connection.as_mut().poll(cx))) => {
+                    break result;
+                }
                 next = phase::next(&mut phase) => {
                     if next == Phase::Cut {
                         break Ok(());
