@@ -7,12 +7,19 @@
 //! | `deflate` | the same; both compress with clients that offer it |
 //! | `plain` | the same, never compressed |
 //! | `fanout` | every message to every connection of the process, the sender's too, through the hub; never compressed |
+//!
+//! With `--backplane redis://127.0.0.1` or `nats://127.0.0.1` the connections of `fanout` are those
+//! of all processes that share this broker. What is lost between them is told where it is missing,
+//! as the text `missed N`.
 
 use std::time::Duration;
 
 use tokio::runtime;
-use ws_examples::{Arguments, Failure, asked_to_end, listen, self_signed};
-use ws_tower::{Config, Error, Hub, OriginPolicy, WebSocket, WebSocketLayer};
+use ws_examples::{Arguments, BrokerUrl, Failure, asked_to_end, listen, self_signed};
+use ws_tower::{
+    Config, Error, OriginPolicy, WebSocket, WebSocketLayer,
+    hub::{Hub, Policy, SlowConsumer},
+};
 
 const USAGE: &str =
     "load_target COMMAND --listen ADDR [--threads N] [--max-message-size BYTES] [--tls]
@@ -22,7 +29,8 @@ const USAGE: &str =
   --threads N               threads of the runtime; 1 runs it on the main thread (default: one
                             for each core)
   --max-message-size BYTES  largest message and largest frame (default: the library's, 1 MiB)
-  --tls                     TLS, with a certificate that is made at the start";
+  --tls                     TLS, with a certificate that is made at the start
+  --backplane URL           the broker between several processes, for fanout: redis:// or nats://";
 
 fn main() -> Result<(), Failure> {
     let mut arguments = Arguments::from_env(USAGE)?;
@@ -31,6 +39,7 @@ fn main() -> Result<(), Failure> {
     let threads: Option<usize> = arguments.value("--threads")?;
     let largest: Option<usize> = arguments.value("--max-message-size")?;
     let tls = arguments.flag("--tls");
+    let broker: Option<BrokerUrl> = arguments.value("--backplane")?;
     arguments.finish()?;
 
     let mut config = Config::new();
@@ -46,17 +55,34 @@ fn main() -> Result<(), Failure> {
     let sockets = WebSocketLayer::new()
         .origins(OriginPolicy::dangerously_any())
         .config(config);
-    let sockets = if command.as_deref() == Some("fanout") {
-        let hub = Hub::new();
-        let handler = move |socket| fan_out(hub.clone(), socket);
-        sockets
-            .route("/", handler.clone())
-            .route("/{*path}", handler)
-    } else {
-        sockets.route("/", echo).route("/{*path}", echo)
-    };
+    if broker.is_some() && command.as_deref() != Some("fanout") {
+        return Err(usage("--backplane is for fanout"));
+    }
     let address = address.ok_or_else(|| usage("--listen is missing"))?;
-    runtime(threads)?.block_on(serve(&address, sockets, tls))
+    runtime(threads)?.block_on(async {
+        // A hub with a backplane is made in the runtime.
+        let sockets = if command.as_deref() == Some("fanout") {
+            let hub = hub(broker.as_ref());
+            let handler = move |socket| fan_out(hub.clone(), socket);
+            sockets
+                .route("/", handler.clone())
+                .route("/{*path}", handler)
+        } else {
+            sockets.route("/", echo).route("/{*path}", echo)
+        };
+        serve(&address, sockets, tls).await
+    })
+}
+
+fn hub(broker: Option<&BrokerUrl>) -> Hub {
+    let Some(broker) = broker else {
+        return Hub::new();
+    };
+    let policy =
+        Policy::new(SlowConsumer::Disconnect).notice(|lag| format!("missed {}", lag.missed()));
+    let hub = broker.hub("ws-load").slow_consumer(policy).build();
+    broker.report(&hub);
+    hub
 }
 
 async fn serve(address: &str, sockets: WebSocketLayer, tls: bool) -> Result<(), Failure> {

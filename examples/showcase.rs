@@ -1,16 +1,24 @@
-//! One server, one port: `cargo run --release --example showcase -- [--listen 127.0.0.1:8000] [--tls]`
+//! One server, one port: `cargo run --release --example showcase -- [--listen 127.0.0.1:8000] [--tls]
+//! [--backplane redis://127.0.0.1]`
 //!
 //! Open the address it prints. `/echo` and its like are a page to a browser's GET and a socket to
-//! an upgrade: the pages are axum's, the sockets the layer's. `/version` tells the version of HTTP.
+//! an upgrade: the pages are axum's, the sockets the layer's. `/version` tells the version of HTTP,
+//! to a GET and to a socket.
 //! With `--tls` the certificate is made at the start, and the browser warns of it. A board lives for
 //! `--board-lifetime SECONDS`, 300 if that is not said.
+//!
+//! With `--backplane` the same applications run on several nodes, over Redis (`redis://`) or NATS
+//! (`nats://`): start this program more than once, with the same broker and different addresses.
 
 use std::time::Duration;
 
-use axum::{http::Version, routing::get};
+use axum::{
+    http::{Request, Version},
+    routing::get,
+};
 use tokio::time::interval;
 use ws_examples::{
-    Arguments, Failure, Page,
+    Arguments, BrokerUrl, Failure, Page,
     applications::{
         board::{Boards, Limits},
         chat::Chat,
@@ -19,15 +27,16 @@ use ws_examples::{
     },
     asked_to_end, listen, self_signed, site,
 };
-use ws_tower::{Error, Message, WebSocket, WebSocketLayer};
+use ws_tower::{Error, Message, WebSocket, WebSocketLayer, hub::Hub};
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    let usage = "showcase [--listen ADDR] [--tls] [--board-lifetime SECONDS]";
+    let usage = "showcase [--listen ADDR] [--tls] [--board-lifetime SECONDS] [--backplane URL]";
     let mut arguments = Arguments::from_env(usage)?;
     let address: Option<String> = arguments.value("--listen")?;
     let tls = arguments.flag("--tls");
     let lifetime: Option<u64> = arguments.value("--board-lifetime")?;
+    let broker: Option<BrokerUrl> = arguments.value("--backplane")?;
     arguments.finish()?;
 
     let mut limits = Limits::default();
@@ -36,11 +45,19 @@ async fn main() -> Result<(), Failure> {
     }
     let sockets = WebSocketLayer::new()
         .route("/echo", echo)
-        .route("/data", data);
-    let sockets = Tick::start(Duration::from_secs(1)).route(sockets);
-    let sockets = Chat::start().route(sockets);
-    let sockets = Boards::new(limits).route(sockets);
-    let sockets = Sensors::new(Duration::from_millis(150)).route(sockets);
+        .route("/data", data)
+        .route("/version", version);
+    // Each application has a hub of its own, with its own policies.
+    let hub = |prefix| match &broker {
+        Some(broker) => broker.hub(prefix),
+        None => Hub::builder(),
+    };
+    let tick = Tick::start_on(hub("ws-tick"), Duration::from_secs(1));
+    let one_of_the_hubs = tick.hub().clone();
+    let sockets = tick.route(sockets);
+    let sockets = Chat::start_on(hub("ws-chat")).route(sockets);
+    let sockets = Boards::new_on(hub("ws-board"), limits).route(sockets);
+    let sockets = Sensors::new_on(hub("ws-sensors"), Duration::from_millis(150)).route(sockets);
     let app = site(&Page::ALL)
         .route("/test", get("Yes this is a test!"))
         .route(
@@ -58,9 +75,15 @@ async fn main() -> Result<(), Failure> {
     } else {
         println!("http://{address}");
     }
+    if let Some(broker) = &broker {
+        broker.report(&one_of_the_hubs);
+    }
     server
         .with_graceful_shutdown(asked_to_end(), Duration::from_secs(10))
         .await?;
+    if let Some(broker) = &broker {
+        broker.leave().await;
+    }
     Ok(())
 }
 
@@ -73,6 +96,11 @@ async fn echo(mut socket: WebSocket) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Says by which version of HTTP it was opened.
+async fn version(socket: WebSocket, request: Request<()>) -> Result<(), Error> {
+    socket.send(format!("{:?}", request.version())).await
 }
 
 /// Sends a hundred numbers, and never reads: what the client says is read and thrown away.

@@ -245,6 +245,21 @@ async fn a_topic_that_is_left_and_joined_again_and_again_ends_up_right() {
 }
 
 #[tokio::test]
+async fn a_topic_that_is_joined_again_at_once_is_still_subscribed_to() {
+    let broker = InProcess::new();
+    let (here, there) = (node(broker.clone()), node(broker));
+    let (mut client, server) = pair(quiet());
+    let seat = here.join("lobby", &server);
+    subscribed(&here, "lobby").await;
+    // Before the backplane's task has its turn.
+    drop(seat);
+    let _seat = here.join("lobby", &server);
+    subscribed(&here, "lobby").await;
+    there.publish("lobby", "hello");
+    assert_eq!(text(&mut client).await, "hello");
+}
+
+#[tokio::test]
 async fn order_is_kept_for_each_publisher_and_nothing_comes_twice() {
     const COUNT: usize = 2000;
     let broker = InProcess::new();
@@ -413,6 +428,43 @@ async fn what_is_lost_on_the_way_is_told_in_its_place_and_counted() {
     assert_eq!(text(&mut client).await, "missed 3");
     assert_eq!(stats(&there).missed, 10);
     assert_eq!(stats(&there).received, 2);
+}
+
+#[tokio::test]
+async fn a_newest_message_that_was_lost_is_told_again_by_who_has_it() {
+    let broker = InProcess::new();
+    let faulty = Faulty::new(&broker);
+    let retaining = |broker: Faulty| {
+        let policy = Policy::new(SlowConsumer::Latest)
+            .notice(|lag| format!("missed {}", lag.missed()))
+            .retain();
+        Hub::builder()
+            .slow_consumer(policy)
+            .backplane(Backplane::new(broker).heartbeat(BEAT))
+            .build()
+    };
+    let (here, there) = (retaining(faulty.clone()), retaining(faulty.clone()));
+    let (_near, near_server) = pair(quiet());
+    let (mut client, server) = pair(quiet());
+    let _seats = [
+        here.join("sensor", &near_server),
+        there.join("sensor", &server),
+    ];
+    subscribed(&here, "sensor").await;
+    subscribed(&there, "sensor").await;
+    here.publish("sensor", "20 °C");
+    assert_eq!(text(&mut client).await, "20 °C");
+    faulty.loses.store(2, Ordering::SeqCst);
+    here.publish("sensor", "21 °C");
+    here.publish("sensor", "22 °C");
+    // The mark tells that they are missing; then the node that has the last one is asked.
+    assert_eq!(text(&mut client).await, "missed 2");
+    assert_eq!(text(&mut client).await, "22 °C");
+    assert_eq!(there.retained("sensor"), Some("22 °C".into()));
+    here.publish("sensor", "23 °C");
+    assert_eq!(text(&mut client).await, "23 °C");
+    assert_eq!(stats(&there).missed, 2);
+    assert_eq!(stats(&there).repeated, 0);
 }
 
 #[tokio::test]
@@ -621,6 +673,24 @@ async fn a_slow_subscriber_on_one_node_leaves_the_others_untouched() {
 // What others put on the channels.
 
 #[tokio::test]
+async fn a_burst_from_another_node_is_no_reason_to_call_a_reader_slow() {
+    let broker = InProcess::new();
+    let (here, there) = (node(broker.clone()), node(broker));
+    let (mut client, server) = pair(quiet());
+    let _seat = here.join("lobby", &server);
+    subscribed(&here, "lobby").await;
+    // Within the queue of the backplane, and far beyond that of a socket and its backlog.
+    let filler = "x".repeat(4000);
+    for count in 0..500 {
+        there.publish("lobby", format!("{count} {filler}"));
+    }
+    for count in 0..500 {
+        assert_eq!(text(&mut client).await, format!("{count} {filler}"));
+    }
+    assert_eq!(here.stats().disconnected, 0);
+}
+
+#[tokio::test]
 async fn foreign_and_broken_payloads_are_counted_and_change_nothing() {
     let broker = InProcess::new();
     let (here, there) = (node(broker.clone()), node(broker.clone()));
@@ -630,11 +700,11 @@ async fn foreign_and_broken_payloads_are_counted_and_change_nothing() {
     let payloads: [&'static [u8]; 6] = [
         b"",
         b"{\"text\":\"hello\"}",
-        b"wsb\x02\x01from the future",
-        b"wsb\x01\x01short",
-        b"wsb\x01\xff\0\0\0\0\0\0\0\x01",
+        b"wsb\x03\x01from the future",
+        b"wsb\x02\x01short",
+        b"wsb\x02\xff\0\0\0\0\0\0\0\x01",
         // A text that is not UTF-8.
-        b"wsb\x01\x01\0\0\0\0\0\0\0\x01\
+        b"wsb\x02\x01\0\0\0\0\0\0\0\x01\
           \0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\0\xff",
     ];
     for channel in ["ws:topic:lobby", "ws:nodes"] {
@@ -649,7 +719,7 @@ async fn foreign_and_broken_payloads_are_counted_and_change_nothing() {
 
 /// An envelope of a node that there is not: its kind and what that has.
 fn forged(kind: u8, numbers: &[u64], rest: &[u8]) -> Vec<u8> {
-    let mut envelope = b"wsb\x01".to_vec();
+    let mut envelope = b"wsb\x02".to_vec();
     envelope.push(kind);
     for number in [77].iter().chain(numbers) {
         envelope.extend(number.to_be_bytes());

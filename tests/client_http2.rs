@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use hyper::{
     body::Incoming,
@@ -35,7 +36,7 @@ use tokio_rustls::{
 };
 use ws_hyper::{
     Connector,
-    client::{ConnectError, Http2, HttpErrorKind, Step, Tls},
+    client::{ConnectError, Http2Connection, HttpErrorKind, Step, Tls},
 };
 use ws_tests::{
     peer::Peer,
@@ -161,7 +162,7 @@ async fn echoes(socket: &mut WebSocket, message: impl Into<Message>) {
     assert_eq!(within(socket.recv()).await.unwrap().unwrap(), message);
 }
 
-async fn connection(address: SocketAddr) -> Http2 {
+async fn connection(address: SocketAddr) -> Http2Connection {
     let connector = Connector::new().header("x-room", "7").subprotocol("chat");
     let connecting = connector.connect_http2(format!("ws://{address}/base"));
     within(connecting).await.unwrap()
@@ -290,6 +291,52 @@ async fn a_socket_that_is_not_read_does_not_hold_up_the_others() {
     let sent = closed.sent().and_then(ws_core::Close::code);
     assert_eq!(sent, Some(CloseCode::TRY_AGAIN_LATER), "{closed:?}");
     echoes(&mut eager, "still here").await;
+    assert!(connection.is_open());
+}
+
+/// h2 ends a connection when too many small frames wait. They do not, although the task that takes
+/// the messages holds up its thread, and with it perhaps that of the socket's own task.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burst_of_the_smallest_frames_to_a_slow_task_disturbs_no_other_socket() {
+    const MESSAGES: usize = 150_000;
+    let address = visited(|io| async move {
+        let mut builder = h2::server::Builder::new();
+        let builder = builder.enable_connect_protocol();
+        let mut connection = builder.handshake::<_, Bytes>(io).await.unwrap();
+        let mut streams = Vec::new();
+        for _ in 0..2 {
+            let (_, mut respond) = connection.accept().await.unwrap().unwrap();
+            let stream = respond.send_response(Response::new(()), false).unwrap();
+            streams.push(stream);
+        }
+        for _ in 0..MESSAGES {
+            let empty = Bytes::from_static(b"\x81\0");
+            streams[0].send_data(empty, false).unwrap();
+        }
+        let text = Bytes::from_static(b"\x81\x02hi");
+        streams[1].send_data(text, false).unwrap();
+        let _ = connection.accept().await;
+    })
+    .await;
+    let config = Config::new().http2_receive_cap(64 << 20);
+    let connector = Connector::new().config(config);
+    let connecting = connector.connect_http2(format!("ws://{address}"));
+    let connection = within(connecting).await.unwrap();
+    let (mut slow, _) = within(connection.open("/slow")).await.unwrap();
+    let (mut other, _) = within(connection.open("/other")).await.unwrap();
+    let slow = tokio::spawn(async move {
+        for number in 0..MESSAGES {
+            let message = slow.recv().await;
+            assert!(matches!(message, Some(Ok(_))), "{number} {message:?}");
+            if number < 10 {
+                // Wakes the socket's own task, on this thread.
+                slow.send("x").await.unwrap();
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }
+    });
+    hears(&mut other, "hi").await;
+    within(slow).await.unwrap();
     assert!(connection.is_open());
 }
 

@@ -14,7 +14,7 @@ use futures_util::StreamExt;
 use tokio::time::{Instant, sleep, timeout};
 use ws_hyper::{
     Connector,
-    client::{Backoff, ConnectError, Reconnecting, State},
+    client::{Backoff, ConnectError, ReconnectState, Reconnecting},
 };
 use ws_tests::{raw::within, scripted::server};
 use ws_tower::Config;
@@ -77,16 +77,16 @@ async fn failures_that_pass_are_tried_again_and_the_state_tells() {
     let (address, visits) = answering(answers).await;
     let mut sockets = reconnecting(address);
     let mut state = sockets.state();
-    assert_eq!(*state.borrow_and_update(), State::Idle);
+    assert_eq!(*state.borrow_and_update(), ReconnectState::Idle);
     let watching = tokio::spawn(async move {
         let mut most = 0;
         while state.changed().await.is_ok() {
             match *state.borrow_and_update() {
-                State::Waiting { failures, pause } => {
+                ReconnectState::Waiting { failures, pause } => {
                     assert!(pause <= Duration::from_millis(50));
                     most = most.max(failures);
                 }
-                State::Connected => break,
+                ReconnectState::Connected => break,
                 _ => {}
             }
         }
@@ -109,7 +109,7 @@ async fn failures_that_do_not_pass_are_told_and_end_it() {
         let error = within(sockets.next()).await.unwrap().unwrap_err();
         assert!(matches!(error, ConnectError::Refused(_)), "{error:?}");
         assert!(within(sockets.next()).await.is_none());
-        assert_eq!(*sockets.state().borrow(), State::Ended);
+        assert_eq!(*sockets.state().borrow(), ReconnectState::Ended);
         assert_eq!(visits.load(Ordering::SeqCst), 1);
     }
     // An acceptance that is none will not be one the next time.
@@ -144,7 +144,7 @@ async fn a_server_that_is_down_is_waited_for() {
     assert!(waiting.is_err());
     let now = *state.borrow_and_update();
     assert!(
-        matches!(now, State::Waiting { failures, .. } | State::Connecting { failures } if failures > 3),
+        matches!(now, ReconnectState::Waiting { failures, .. } | ReconnectState::Connecting { failures } if failures > 3),
         "{now:?}"
     );
 }
@@ -170,7 +170,7 @@ async fn a_server_that_hangs_up_at_once_is_not_stormed() {
     assert_eq!(visits.load(Ordering::SeqCst), 1);
     assert!(matches!(
         *sockets.state().borrow(),
-        State::Waiting { failures: 1, .. }
+        ReconnectState::Waiting { failures: 1, .. }
     ));
 }
 

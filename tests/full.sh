@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the tests that need more than the Rust toolchain: the Autobahn testsuite, a real browser
-# against the showcase, WebSocket libraries of other languages over HTTP/1.1 and HTTP/2, real
-# proxies before a server, and real brokers between nodes.
+# against the showcase, on one node and on two, WebSocket libraries of other languages over HTTP/1.1
+# and HTTP/2, real proxies before a server, and real brokers between nodes.
 #
 #     tests/full.sh                     every part
 #     tests/full.sh browser             that part
@@ -49,8 +49,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 #     to compress, else 'none'.
 # interop_client: the clients against servers of other hands.
 # program EXAMPLE OPTIONS...: the client at the command line, as whoever types at it sees it.
+# browser, browser_tls: a real browser on the showcase; over TLS, with HTTP/2 and without.
 # proxied PROXY PACKAGE: the tests through that proxy.
 # brokered TESTS PACKAGE...: the hub across nodes over brokers, which the tests start and end.
+# processes BROKER PACKAGE: the same with three servers in processes of their own.
+# nodes BROKER PACKAGE: two nodes of the showcase over that broker, in the browser.
 parts=(
   "autobahn:load_target autobahn deflate load_target / echo --max-message-size 16777216"
   "autobahn:tls autobahn plain load_target / echo --tls --max-message-size 16777216"
@@ -58,7 +61,8 @@ parts=(
   "autobahn:axum autobahn plain axum /echo"
   "autobahn:client autobahn_client deflate client URL --autobahn"
   "autobahn:blocking autobahn_client brief client URL --autobahn --blocking"
-  "browser browser showcase"
+  "browser:showcase browser"
+  "browser:tls browser_tls"
   "interop:load_target interop deflate load_target / echo"
   "interop:client interop_client"
   "program:client program client"
@@ -71,6 +75,10 @@ parts=(
   "backplane:redis brokered redis redis-server"
   "backplane:nats brokered nats nats-server"
   "backplane:cluster brokered cluster redis-server nats-server"
+  "processes:redis processes redis redis-server"
+  "processes:nats processes nats nats-server"
+  "nodes:redis nodes redis redis-server"
+  "nodes:nats nodes nats nats-server"
 )
 playwright="playwright-core@1.64.1"
 python_h2="h2==4.4.1"
@@ -173,21 +181,62 @@ brokered() {
   ignored_tests backplane_brokers "$tests::"
 }
 
+processes() {
+  local broker=$1 package=$2
+  need_service "$package" "$package" || return
+  build load_target || return
+  ignored_tests backplane_processes "$broker::"
+}
+
+nodes() {
+  local kind=$1 package=$2 report=$out/${name/:/-} rc=0 ended=0 broker one one_log one_url
+  need_service "$package" "$package" || return
+  start_broker "$kind" || return
+  suffix=-one browsed --backplane "$broker_url" || return
+  one=$server one_log=$log one_url=http://$address
+  suffix=-two serve showcase --backplane "$broker_url" || return
+  in_group env NODE_PATH="$node_modules" timeout -k 10 300 node tests/browser/nodes.cjs --url "$one_url" \
+    --url "http://$address" --chromium "$browser" --screenshots "$report" >"$report.log" 2>&1 || rc=$?
+  cat "$report.log"
+  ((rc == 0)) && why="$(last_line "$report.log"), screenshots in $report" || why="status $rc, $(last_line "$report.log")"
+  end_server || ended=1
+  server=$one log=$one_log
+  end_server || ended=1
+  stop "$broker" || true
+  ((rc == 0 && ended == 0)) || return 1
+}
+
 browser() {
-  local example=$1 report=$out/browser rc=0
-  need_browser || return
-  need_command node nodejs || return
-  need_command npm npm || return
-  need_playwright || return
-  build "$example" || return
+  local report=$out/browser rc=0
   # Long enough to draw on a board, and short enough to wait for its end.
-  serve "$example" --board-lifetime 20 || return
+  browsed --board-lifetime 20 || return
   in_group env NODE_PATH="$node_modules" timeout -k 10 300 node tests/browser/showcase.cjs \
     --url "http://$address" --board-lifetime 20 --chromium "$browser" --screenshots "$report" >"$report.log" 2>&1 || rc=$?
   cat "$report.log"
   ((rc == 0)) && why="$(last_line "$report.log"), screenshots in $report" || why="status $rc, $(last_line "$report.log")"
   end_server || return
   ((rc == 0)) || return 1
+}
+
+browser_tls() {
+  local report=$out/browser-tls.log rc=0
+  browsed --tls || return
+  in_group env NODE_PATH="$node_modules" timeout -k 10 120 node tests/browser/tls.cjs \
+    --url "https://$address" --chromium "$browser" >"$report" 2>&1 || rc=$?
+  cat "$report"
+  ((rc == 0)) && why="$(last_line "$report")" || why="status $rc, $(last_line "$report")"
+  end_server || return
+  ((rc == 0)) || return 1
+}
+
+# The showcase with these options, and all that a browser needs.
+browsed() {
+  need_browser || return
+  need_command node nodejs || return
+  need_command npm npm || return
+  need_playwright || return
+  build showcase || return
+  serve showcase "$@" || return
 }
 
 # WebSockets over HTTP/2, by clients that are not ours.
@@ -212,7 +261,8 @@ http2() {
 # found.  One at a time: they measure times, and count what the process has open.
 ignored_tests() {
   local target=$1 prefix=$2 report=$out/${name/:/-}.log rc=0
-  in_group env WS_TESTS_PYTHON="${venv:+$venv/bin/python}" NODE_PATH="${node_modules:-}" timeout -k 10 600 \
+  in_group env WS_TESTS_PYTHON="${venv:+$venv/bin/python}" NODE_PATH="${node_modules:-}" \
+    WS_TESTS_LOAD_TARGET="${program:-}" timeout -k 10 600 \
     cargo test --quiet --package ws-tests --test "$target" -- --ignored --test-threads=1 "$prefix" \
     >"$report" 2>&1 || rc=$?
   cat "$report"
@@ -229,10 +279,11 @@ build() {
   }
 }
 
-# Starts $program with these arguments; sets $address and $scheme once it listens.
+# Starts $program with these arguments; sets $address and $scheme once it listens.  $suffix tells its
+# log from that of another one.
 serve() {
   local example=$1 tick line
-  log=$out/$example.log
+  log=$out/$example${suffix:-}.log
   shift
   start "$log" "$program" "$@" --listen 127.0.0.1:0
   # shellcheck disable=SC2154  # set by start
@@ -253,6 +304,27 @@ serve() {
   tail -n 20 "$log" >&2
   why="$example did not print the address it listens on; its last line: $(last_line "$log")"
   stop "$server" || true
+  return 1
+}
+
+# Starts that broker; sets $broker, and $broker_url.
+start_broker() {
+  local port attempt tick
+  for ((attempt = 0; attempt < 5; attempt++)); do
+    port=$((20000 + RANDOM % 10000))
+    case $1 in
+      redis) start "$out/$1.log" redis-server --bind 127.0.0.1 --port "$port" --save '' --dir "$TMPDIR" ;;
+      nats) start "$out/$1.log" nats-server -a 127.0.0.1 -p "$port" ;;
+    esac
+    broker=$started broker_url=$1://127.0.0.1:$port
+    for ((tick = 0; tick < 100; tick++)); do
+      kill -0 "$broker" 2>/dev/null || break # somebody else has the port
+      if (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then return 0; fi
+      sleep 0.1
+    done
+    stop "$broker" || true
+  done
+  why="$1 does not listen: $(last_line "$out/$1.log")"
   return 1
 }
 

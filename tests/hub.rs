@@ -32,7 +32,7 @@ use ws_tests::{
 use ws_tower::{
     BoxError, CloseCode, CloseFrame, Config, Message, NoHandler, PreparedMessage, Session,
     WebSocket, WebSocketLayer, WebSocketUpgrade,
-    hub::{Hub, Member, Presence, Seat, Watch},
+    hub::{Hub, Member, Policy, Presence, Seat, Watch},
     pair,
     upgrade::test_request,
 };
@@ -582,6 +582,26 @@ async fn members_with_and_without_compression_get_the_same_message() {
     plain.read_exact(&mut wire).await.unwrap();
     assert_eq!(wire[..2], *b"\x81\x7e");
     assert_eq!(wire[4..], *text.as_bytes());
+    let (near, tape) = Recorder::new(near);
+    let mut peer = Peer {
+        io: near,
+        connection: client,
+    };
+    assert_eq!(peer.message().await, Some(text.into()));
+    assert!(tape.get().reads.iter().sum::<usize>() < 100);
+}
+
+#[tokio::test]
+async fn a_retained_message_is_compressed_for_a_member_that_agreed_on_it() {
+    let hub = Hub::builder()
+        .slow_consumer(Policy::default().retain())
+        .build();
+    let text = "the same words again and again, ".repeat(40);
+    let _watch = hub.watch("topic");
+    assert_eq!(hub.publish("topic", text.clone()), 0);
+    let (client, server) = compressing();
+    let (near, squeezed) = member(server);
+    let _seat = hub.join("topic", &squeezed);
     let (near, tape) = Recorder::new(near);
     let mut peer = Peer {
         io: near,

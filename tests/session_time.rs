@@ -101,6 +101,35 @@ async fn a_peer_that_answers_pings_is_kept_for_a_day() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_round_trip_of_every_ping_is_known_keepalives_as_well() {
+    let (mut near, socket, session) = spawn(Config::new());
+    let millis = |socket: &WebSocket| socket.latency().map(|it| it.as_millis());
+    assert_eq!(socket.latency(), None);
+    for took in [70, 30] {
+        let payload = keepalive_ping(&mut near).await;
+        sleep(Duration::from_millis(took)).await;
+        near.write_all(&masked(0x8a, &payload)).await.unwrap();
+        sleep(Duration::from_millis(1)).await;
+        assert_eq!(millis(&socket), Some(took.into()));
+    }
+    // Messages take no time from it, and bring none.
+    near.write_all(&masked(0x82, b"x")).await.unwrap();
+    sleep(SECOND).await;
+    assert_eq!(millis(&socket), Some(30));
+    // One's own is known at once.
+    let answer = async {
+        let payload = keepalive_ping(&mut near).await;
+        sleep(Duration::from_millis(9)).await;
+        near.write_all(&masked(0x8a, &payload)).await.unwrap();
+    };
+    let (ping, ()) = tokio::join!(socket.ping(), answer);
+    assert_eq!(ping.unwrap().as_millis(), 9);
+    assert_eq!(millis(&socket), Some(9));
+    assert_eq!(socket.sender().latency(), socket.latency());
+    session.abort();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_silent_peer_is_given_up_20_s_after_the_ping_with_1011_tried() {
     let (mut near, mut socket, session) = spawn(Config::new());
     let start = Instant::now();

@@ -1,6 +1,6 @@
 //! A command line of words and of `--flag VALUE` pairs: enough for an example, no dependency.
 
-use std::{env, ffi::OsString, fmt, process, str::FromStr};
+use std::{borrow::Cow, env, ffi::OsString, fmt, process, str::FromStr};
 
 use crate::Failure;
 
@@ -106,7 +106,7 @@ impl Arguments {
                 )));
             };
             let parsed = value.parse().map_err(|error| {
-                Failure::new(format!("{flag} does not take `{value}`: {error}"))
+                Failure::new(format!("{flag} does not take `{}`: {error}", shown(&value)))
             })?;
             found.push(parsed);
         }
@@ -129,10 +129,19 @@ impl Arguments {
         match self.left.first() {
             None => Ok(()),
             Some(unknown) => Err(Failure::new(format!(
-                "unknown argument `{unknown}`\nusage: {}",
+                "unknown argument `{}`\nusage: {}",
+                shown(unknown),
                 self.usage
             ))),
         }
+    }
+}
+
+/// An argument as it may be repeated: of a URL with a user and a password only what is behind them.
+fn shown(argument: &str) -> Cow<'_, str> {
+    match (argument.split_once("://"), argument.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://…@{rest}").into(),
+        _ => argument.into(),
     }
 }
 
@@ -211,6 +220,18 @@ mod tests {
             printed,
             "--threads does not take `many`: invalid digit found in string"
         );
+    }
+
+    #[test]
+    fn the_password_of_a_url_is_not_repeated() {
+        let url = "redis://ann:secret@10.0.0.7";
+        let unknown = line(url).finish().unwrap_err();
+        let wrong = line(&format!("--threads {url}")).value::<u8>("--threads");
+        for failure in [unknown, wrong.unwrap_err()] {
+            let printed = format!("{failure:?}");
+            assert!(printed.contains("`redis://…@10.0.0.7`"), "{printed}");
+            assert!(!printed.contains("secret"), "{printed}");
+        }
     }
 
     fn line(text: &str) -> Arguments {

@@ -14,10 +14,11 @@
 //! | `load_target` | the echo and the fan-out for load generators and conformance suites |
 //!
 //! What follows is what several of them share: their command line, their way to fail, a certificate
-//! for a test, the signal that ends them, and the [applications] with their [pages](site()).
+//! for a test, the broker between nodes, the signal that ends them, and the [applications] with their [pages](site()).
 
 pub mod applications;
 mod arguments;
+mod broker;
 mod certificate;
 mod failure;
 mod histogram;
@@ -26,6 +27,7 @@ mod site;
 use tokio::{net::TcpListener, signal};
 
 pub use arguments::Arguments;
+pub use broker::BrokerUrl;
 pub use certificate::self_signed;
 pub use failure::Failure;
 pub use histogram::Histogram;

@@ -17,6 +17,40 @@ const net = require('node:net');
 
 const { DESKTOP, PHONE, bothLooks, check, closes, fits, sockets, until } = require('./browser.cjs');
 
+// What takes many messages gets some more than `SOON`.
+const MANY = 20_000;
+
+// The browser and the server both compress, and nothing is lost.
+async function compression(showcase) {
+  const page = await showcase.open(DESKTOP, '/');
+  const seen = await page.evaluate((limit) => new Promise((resolve) => {
+    const noise = crypto.getRandomValues(new Uint8Array(60_000));
+    const messages = {
+      'a short text': 'x', 'an empty text': '', 'a text': 'grün ✓ 🎈 '.repeat(500), 'a large text': 'a lot of text '.repeat(60_000),
+      'an empty binary': new Uint8Array(0), 'a binary that shrinks': new Uint8Array(500_000).fill(7), 'a binary that does not': noise,
+    };
+    const socket = new WebSocket(location.origin.replace(/^http/, 'ws') + '/echo');
+    socket.binaryType = 'arraybuffer';
+    const wrong = [];
+    const waiting = Object.entries(messages);
+    const same = (sent, got) => (typeof sent === 'string' ? got === sent
+      : got instanceof ArrayBuffer && got.byteLength === sent.length && new Uint8Array(got).every((byte, i) => byte === sent[i]));
+    const next = () => (waiting.length ? socket.send(waiting[0][1]) : socket.close(1000));
+    socket.onopen = next;
+    socket.onmessage = ({ data }) => {
+      const [name, sent] = waiting.shift();
+      if (!same(sent, data)) wrong.push(name);
+      next();
+    };
+    socket.onclose = ({ code, wasClean }) => resolve({ extensions: socket.extensions, code, clean: wasClean, wrong, left: waiting.length });
+    setTimeout(() => resolve({ late: true, wrong, left: waiting.length }), limit);
+  }), MANY);
+  check('permessage-deflate is agreed on', /^permessage-deflate/.test(seen.extensions), seen.extensions);
+  const right = seen.wrong.length === 0 && seen.left === 0 && seen.code === 1000 && seen.clean;
+  check('texts and binaries of all sizes come back, then 1000, clean', right, JSON.stringify(seen));
+  await page.context().close();
+}
+
 async function tick(showcase) {
   const [one, two] = [await showcase.open(DESKTOP, '/tick'), await showcase.open(DESKTOP, '/tick')];
   for (const page of [one, two]) await connected(page);
@@ -375,4 +409,6 @@ const inTurn = [
   ['tick', tick], ['chat', chat], ['board', board], ['sensors', sensors], ['lab', lab], ['comes back', comesBack],
 ];
 
-module.exports = { boardEnds, inTurn };
+module.exports = {
+  boardEnds, chat, close, compression, connected, inTurn, inked, logged, members, rename, stroke, texts,
+};

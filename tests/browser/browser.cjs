@@ -100,10 +100,11 @@ function watch(page, url, mayLoseSockets) {
   });
 }
 
-async function launch(executablePath) {
+// `more`: arguments of the browser's own.
+async function launch(executablePath, more = []) {
   try {
     const { chromium } = require('playwright-core');
-    return await chromium.launch({ executablePath, args: CHROMIUM_ARGUMENTS, timeout: 30_000 });
+    return await chromium.launch({ executablePath, args: [...CHROMIUM_ARGUMENTS, ...more], timeout: 30_000 });
   } catch (error) {
     console.error(`the browser does not start: ${error.message.split('\n')[0]}`);
     process.exit(2);

@@ -72,7 +72,7 @@ async function main() {
     await group('handshake', () => handshakes(showcase));
     await group('index', () => indexPage(showcase));
     await group('echo', () => echoPage(showcase));
-    await group('compression', () => compression(showcase));
+    await group('compression', () => applications.compression(showcase));
     for (const [name, checks] of applications.inTurn) await group(name, () => checks(showcase));
     await Promise.all(streams);
   } finally {
@@ -160,37 +160,6 @@ async function echoPage(showcase) {
   await fits(phone);
   await showcase.picture(phone, 'echo-phone');
   await phone.context().close();
-}
-
-// The browser and the server both compress, and nothing is lost.
-async function compression(showcase) {
-  const page = await showcase.open(DESKTOP, '/');
-  const seen = await page.evaluate((limit) => new Promise((resolve) => {
-    const noise = crypto.getRandomValues(new Uint8Array(60_000));
-    const messages = {
-      'a short text': 'x', 'an empty text': '', 'a text': 'grün ✓ 🎈 '.repeat(500), 'a large text': 'a lot of text '.repeat(60_000),
-      'an empty binary': new Uint8Array(0), 'a binary that shrinks': new Uint8Array(500_000).fill(7), 'a binary that does not': noise,
-    };
-    const socket = new WebSocket(location.origin.replace(/^http/, 'ws') + '/echo');
-    socket.binaryType = 'arraybuffer';
-    const wrong = [];
-    const waiting = Object.entries(messages);
-    const same = (sent, got) => (typeof sent === 'string' ? got === sent
-      : got instanceof ArrayBuffer && got.byteLength === sent.length && new Uint8Array(got).every((byte, i) => byte === sent[i]));
-    const next = () => (waiting.length ? socket.send(waiting[0][1]) : socket.close(1000));
-    socket.onopen = next;
-    socket.onmessage = ({ data }) => {
-      const [name, sent] = waiting.shift();
-      if (!same(sent, data)) wrong.push(name);
-      next();
-    };
-    socket.onclose = ({ code, wasClean }) => resolve({ extensions: socket.extensions, code, clean: wasClean, wrong, left: waiting.length });
-    setTimeout(() => resolve({ late: true, wrong, left: waiting.length }), limit);
-  }), STREAM);
-  check('permessage-deflate is agreed on', /^permessage-deflate/.test(seen.extensions), seen.extensions);
-  const right = seen.wrong.length === 0 && seen.left === 0 && seen.code === 1000 && seen.clean;
-  check('texts and binaries of all sizes come back, then 1000, clean', right, JSON.stringify(seen));
-  await page.context().close();
 }
 
 async function dataPage(showcase) {

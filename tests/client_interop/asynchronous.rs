@@ -6,7 +6,9 @@ use http::Response;
 use tokio::time::sleep;
 use ws_hyper::{
     Connector,
-    client::{Backoff, ConnectError, Reconnecting, RedirectErrorKind, State, Step, TlsErrorKind},
+    client::{
+        Backoff, ConnectError, ReconnectState, Reconnecting, RedirectErrorKind, Step, TlsErrorKind,
+    },
 };
 use ws_tests::raw::within;
 use ws_tower::{Error, WebSocket};
@@ -505,10 +507,10 @@ async fn a_server_that_restarts_is_found_again() {
         let reconnecting = Reconnecting::new(Connector::new(), target).unwrap();
         let mut sockets = reconnecting.backoff(backoff);
         let state = sockets.state();
-        assert_eq!(*state.borrow(), State::Idle);
+        assert_eq!(*state.borrow(), ReconnectState::Idle);
         let mut first = within(sockets.next()).await.unwrap().unwrap();
         echoes(&mut first, Message::text("first")).await;
-        assert_eq!(*state.borrow(), State::Connected);
+        assert_eq!(*state.borrow(), ReconnectState::Connected);
 
         drop(server);
         assert!(within(first.recv()).await.unwrap().is_err());
@@ -516,7 +518,7 @@ async fn a_server_that_restarts_is_found_again() {
         sleep(Duration::from_millis(500)).await;
         assert!(!next.is_finished());
         match *state.borrow() {
-            State::Connecting { failures } | State::Waiting { failures, .. } => {
+            ReconnectState::Connecting { failures } | ReconnectState::Waiting { failures, .. } => {
                 assert!(failures > 1, "{failures}");
             }
             state => panic!("{state:?}"),
@@ -524,7 +526,7 @@ async fn a_server_that_restarts_is_found_again() {
         let _again = start(vec!["--listen".to_owned(), port.to_owned()]);
         let mut second = within(next).await.unwrap().unwrap().unwrap();
         echoes(&mut second, Message::text("second")).await;
-        assert_eq!(*state.borrow(), State::Connected);
+        assert_eq!(*state.borrow(), ReconnectState::Connected);
         closes(second).await;
     }
 }

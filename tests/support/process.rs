@@ -19,7 +19,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     process::{Child, Command, Stdio},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Set in the process that is the server.
@@ -137,4 +137,36 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What this thread has worked since then: not what it has waited for a core that others use.
+#[derive(Debug)]
+pub struct Stopwatch {
+    worked: Option<Duration>,
+    start: Instant,
+}
+
+impl Stopwatch {
+    /// Starts now.
+    pub fn start() -> Self {
+        Self {
+            worked: worked(),
+            start: Instant::now(),
+        }
+    }
+
+    /// Time on a core, to a few milliseconds; on the wall where the system does not tell.
+    pub fn elapsed(&self) -> Duration {
+        match (self.worked, worked()) {
+            (Some(before), Some(now)) => now - before,
+            _ => self.start.elapsed(),
+        }
+    }
+}
+
+/// The scheduler's account of this thread (Linux).
+fn worked() -> Option<Duration> {
+    let account = fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    let nanoseconds = account.split_whitespace().next()?.parse().ok()?;
+    Some(Duration::from_nanos(nanoseconds))
 }

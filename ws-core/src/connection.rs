@@ -37,6 +37,7 @@
 use std::{
     collections::VecDeque,
     mem,
+    num::NonZeroU32,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -65,6 +66,7 @@ mod fragments;
 mod heartbeat;
 mod inbox;
 mod incoming;
+mod round_trip;
 mod scratch;
 mod transmit;
 
@@ -74,6 +76,7 @@ pub use fragments::Fragments;
 use heartbeat::{Heartbeat, Tick};
 use inbox::Inbox;
 use incoming::LastWord;
+use round_trip::RoundTrip;
 pub use scratch::Scratch;
 pub use transmit::Transmit;
 
@@ -105,33 +108,36 @@ pub enum Event {
 ///
 /// See the [module documentation](self) for how its methods belong together.
 #[derive(Debug)]
+// In this order: a broadcast goes from connection to connection and finds each of them cold, so
+// what queues a message lies together.
+#[repr(C)]
 pub struct Connection {
-    config: Arc<Config>,
-    role: Role,
-    decoder: Decoder,
-    encoder: Encoder,
-    inbox: Inbox,
     outgoing: Outgoing,
     /// What the messages in `outgoing` count, and those of the batch before them.
     outgoing_cost: usize,
-    /// The bytes that are sealed for writing and not written yet.
-    batch: usize,
-    batch_cost: usize,
+    config: Arc<Config>,
+    /// How it ended; `None` while it is open.
+    end: Option<Box<End>>,
+    /// What a connection has that has agreed on compression.
+    compression: Option<Box<Compression>>,
+    encoder: Encoder,
+    /// Whether a message sent in fragments is under way.
+    unfinished: bool,
     /// Whether the batch has been taken.
     batch_is_out: bool,
     /// Whether the probe is in the batch.
     batch_probe: bool,
-    probe: Probe,
-    heartbeat: Heartbeat,
-    /// What a connection has that has agreed on compression.
-    compression: Option<Box<Compression>>,
+    role: Role,
+    options: Options,
+    /// The bytes that are sealed for writing and not written yet.
+    batch: usize,
+    batch_cost: usize,
     /// What an idle connection has not, in a box that it has not either.
     rare: Option<Box<Rare>>,
-    /// How it ended; `None` while it is open.
-    end: Option<Box<End>>,
-    /// Whether a message sent in fragments is under way.
-    unfinished: bool,
-    options: Options,
+    inbox: Inbox,
+    decoder: Decoder,
+    heartbeat: Heartbeat,
+    probe: Probe,
 }
 
 /// What the driver asked for.
@@ -154,6 +160,8 @@ struct Probe {
     queued: bool,
     newest: u32,
     answered: u32,
+    /// What the newest round trip took, in microseconds.
+    latency: Option<NonZeroU32>,
 }
 
 /// What a connection has for a while only.
@@ -167,6 +175,8 @@ struct Rare {
     last_word: Option<LastWord>,
     write_due: Option<Instant>,
     close_due: Option<Instant>,
+    /// A probe that is being measured.
+    round_trip: Option<RoundTrip>,
 }
 
 impl Rare {
@@ -176,6 +186,7 @@ impl Rare {
             && self.last_word.is_none()
             && self.write_due.is_none()
             && self.close_due.is_none()
+            && self.round_trip.is_none()
     }
 }
 
@@ -328,6 +339,7 @@ impl Connection {
     ///
     /// Calling it too early or too often does no harm.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.measure(now);
         let (write_due, close_due) = self.dues();
         if write_due.is_some_and(|due| now >= due) {
             self.rare().write_due = None;
@@ -373,6 +385,17 @@ impl Connection {
                     self.finish();
                 }
             }
+        }
+    }
+
+    /// Takes the time for [`latency`](Self::latency), if a ping that is being measured has left or
+    /// been answered since the last time. [`handle_timeout`](Self::handle_timeout) and
+    /// [`poll_timeout`](Self::poll_timeout) do so as well: it is for a driver that tells of an
+    /// answer before it calls either.
+    pub fn measure(&mut self, now: Instant) {
+        if let Some(latency) = self.round_trip().and_then(|it| it.see(now)) {
+            self.probe.latency = Some(latency);
+            self.rare().round_trip = None;
         }
     }
 
@@ -662,6 +685,9 @@ impl Connection {
             self.outgoing_cost -= mem::take(&mut self.batch_cost);
             if mem::take(&mut self.batch_probe) {
                 self.heartbeat.left();
+                if let Some(round_trip) = self.round_trip() {
+                    round_trip.leave();
+                }
             }
         }
     }
@@ -697,6 +723,7 @@ impl Connection {
         if self.is_done() {
             return None;
         }
+        self.measure(now);
         if !self.wants_write() {
             if let Some(rare) = &mut self.rare {
                 rare.write_due = None;
@@ -735,6 +762,12 @@ impl Connection {
     /// remembers the earliest deadline need not read a clock otherwise.
     #[inline]
     pub fn wants_clock(&self) -> bool {
+        if let Some(rare) = &self.rare
+            && let Some(round_trip) = &rare.round_trip
+            && round_trip.wants_clock()
+        {
+            return !self.is_done();
+        }
         let (write_due, close_due) = self.dues();
         let writing = write_due.is_none() && self.wants_write();
         if self.end.is_some() {
@@ -830,6 +863,17 @@ impl Connection {
         self.probe.answered
     }
 
+    /// How long the peer took to answer the newest ping that was measured: a
+    /// [`probe`](Self::probe), those of keepalive included. It begins and ends with the first time
+    /// that the driver tells after the ping has left and after its answer has come; in whole
+    /// microseconds, at least one. `None` before the first.
+    ///
+    /// A ping that leaves while another is under way is not measured.
+    pub fn latency(&self) -> Option<Duration> {
+        let micros = self.probe.latency?;
+        Some(Duration::from_micros(micros.get().into()))
+    }
+
     /// The Close that was sent or is queued.
     pub fn close_sent(&self) -> Option<&Close> {
         self.end.as_ref()?.sent.as_ref()
@@ -870,6 +914,10 @@ impl Connection {
 
     fn rare(&mut self) -> &mut Rare {
         self.rare.get_or_insert_default()
+    }
+
+    fn round_trip(&mut self) -> Option<&mut RoundTrip> {
+        self.rare.as_mut()?.round_trip.as_mut()
     }
 
     /// The time in which the heartbeat ticks four times. Without keepalive it ticks only to see

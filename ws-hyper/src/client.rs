@@ -72,10 +72,10 @@
 //! # Keepalive and latency
 //!
 //! The session pings a silent server after [`Config::keepalive_interval`], and gives it up after
-//! [`Config::keepalive_timeout`]. To know how far away the server is, ask:
-//! [`WebSocket::ping`] waits for the answer and returns the time it took, from any task and
-//! beside everything else. [`Sender`](ws_tower::Sender) has it too, so a task can go on measuring
-//! while another one receives:
+//! [`Config::keepalive_timeout`]. [`WebSocket::latency`] tells how long the answer to the newest ping
+//! took. To know it of now, ask: [`WebSocket::ping`] waits for the answer and returns the time it
+//! took, from any task and beside everything else. [`Sender`](ws_tower::Sender) has both, so a task
+//! can go on measuring while another one receives:
 //!
 //! ```
 //! use std::time::Duration;
@@ -120,7 +120,7 @@ mod transport;
 use ws_tower::WebSocket;
 
 #[cfg(feature = "http2")]
-pub use self::http2::Http2;
+pub use self::http2::Http2Connection;
 #[cfg(feature = "rustls")]
 pub use self::tls::Tls;
 pub use self::{
@@ -131,7 +131,7 @@ pub use self::{
         TlsErrorKind,
     },
     proxy::Proxy,
-    reconnect::{Backoff, Reconnecting, State, is_final},
+    reconnect::{Backoff, ReconnectState, Reconnecting},
 };
 
 /// Connects to a WebSocket, with the defaults of a [`Connector`].

@@ -132,8 +132,13 @@
 //! [`http2_receive_cap`]: ws_tower::Config::http2_receive_cap
 #![forbid(unsafe_code)]
 
+#[macro_use]
+mod write_through;
+
 pub mod client;
 pub mod docs;
+#[cfg(feature = "http2")]
+mod inlet;
 mod listener;
 pub mod server;
 

@@ -7,8 +7,7 @@
 mod connection;
 #[cfg(feature = "http2")]
 mod http2;
-#[cfg(feature = "http2")]
-mod inlet;
+mod phase;
 mod service;
 #[cfg(feature = "rustls")]
 mod tls;
@@ -30,7 +29,7 @@ use hyper::{body::Incoming, server::conn::http1};
 use hyper_util::rt::TokioTimer;
 use tokio::{
     sync::{Semaphore, watch},
-    task::{JoinError, JoinSet, coop::consume_budget},
+    task::coop::consume_budget,
     time::{Instant, sleep, timeout},
 };
 use tower::Service;
@@ -42,6 +41,7 @@ pub use self::http2::Http2;
 pub use self::tls::{PeerCertificates, Tls, TlsError};
 use self::{
     connection::{Connection, Protocols},
+    phase::{Phase, Reporting},
     service::ConnectionService,
     transport::{Counted, Place},
 };
@@ -271,23 +271,15 @@ where
         let gate = Gate::new(tracker.clone());
         let protocols = Arc::new(options.protocols());
         let room = options.max_connections.map(Semaphore::new).map(Arc::new);
-        let (stop, stopping) = watch::channel(());
-        let mut connections = JoinSet::new();
+        let (tell, phase) = watch::channel(Phase::Serving);
         let mut signal = pin!(signal);
         let mut pause = ACCEPT_PAUSE;
-        'serve: loop {
+        loop {
             // A listener that is always ready must not keep the thread for itself.
             consume_budget().await;
-            let accepted = {
-                // Kept until it is done: it may be amid something.
-                let mut accepting = pin!(accept(&mut listener, room.as_ref()));
-                loop {
-                    tokio::select! {
-                        () = &mut signal => break 'serve,
-                        Some(ended) = connections.join_next() => report_panic(&ended, CLOSED),
-                        accepted = &mut accepting => break accepted,
-                    }
-                }
+            let accepted = tokio::select! {
+                () = &mut signal => break,
+                accepted = accept(&mut listener, room.as_ref()) => accepted,
             };
             let (io, peer) = match accepted {
                 Ok(accepted) => accepted,
@@ -318,35 +310,28 @@ where
                     #[cfg(feature = "rustls")]
                     certificates: None,
                 },
-                stopping: stopping.clone(),
+                phase: phase.clone(),
             };
             #[cfg(feature = "rustls")]
             if let Some(tls) = options.tls.clone() {
-                connections.spawn(connection.serve_tls(io, tls));
+                tokio::spawn(Reporting::new(connection.serve_tls(io, tls), CLOSED));
                 continue;
             }
-            connections.spawn(connection.serve(io));
+            tokio::spawn(Reporting::new(connection.serve(io), CLOSED));
         }
         tracker.drain();
-        drop((listener, stopping));
+        drop((listener, phase));
         let start = Instant::now();
         let requests = async {
             // First polled behind the sockets, so that these have been told.
-            stop.send_replace(());
-            while let Some(ended) = connections.join_next().await {
-                report_panic(&ended, CLOSED);
-            }
+            tell.send_replace(Phase::Stopping);
+            tell.closed().await;
         };
         let requests = timeout(deadline, requests);
         let (mut shutdown, in_time) = tokio::join!(tracker.shutdown(deadline), requests);
         if in_time.is_err() {
-            connections.abort_all();
-            let rest = async {
-                while connections.join_next().await.is_some() {}
-                // Streams of HTTP/2 are tasks of their own.
-                stop.closed().await;
-            };
-            let _ = timeout(LAST_ORDERS, rest).await;
+            tell.send_replace(Phase::Cut);
+            let _ = timeout(LAST_ORDERS, tell.closed()).await;
         }
         // What was accepted before all this may have opened only now.
         let rest = deadline.saturating_sub(start.elapsed());
@@ -376,15 +361,6 @@ const MAX_HEADERS: usize = 24_576;
 const MAX_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
 
 const CLOSED: &str = "its connection is closed";
-
-/// Says so if a task has ended by a panic.
-fn report_panic(ended: &Result<(), JoinError>, consequence: &str) {
-    if let Err(error) = ended
-        && error.is_panic()
-    {
-        tracing::error!(%error, "a service panicked, {consequence}");
-    }
-}
 
 /// Waits for room, then for a connection.
 async fn accept<L: Listener>(

@@ -84,6 +84,21 @@
 //! [`write_timeout`](crate::Config::write_timeout) its socket is cut off, whatever the policy.
 //! [`Hub::stats`] counts what was skipped, dropped, replaced and disconnected.
 //!
+//! # Whoever comes later
+//!
+//! A new member knows nothing yet. There are three ways to tell it:
+//!
+//! | what it has to know | how |
+//! |---|---|
+//! | nothing of what was before: events | it joins |
+//! | the newest message, which is the whole state: a value, a score, a headline | [`Policy::retain`]: the topic keeps the newest message, and queues it for whoever joins |
+//! | a state that many messages have made: a document, a history | the application joins first, then loads the state and sends it; the steps it has in it already are told by a number of its own |
+//!
+//! A retained message stands in its place: a new member gets it before all that are newer, and none
+//! that is older, never twice, and nothing is missing in between, while others publish and join. It
+//! goes through the policy as any message, and counts as [delivered](Stats::delivered), not as
+//! published once more.
+//!
 //! # More than one machine
 //!
 //! A [`Backplane`] shares the topics with the hubs of other processes, over Redis or NATS:
@@ -95,7 +110,8 @@
 //! |---|---|
 //! | a socket without a seat | none |
 //! | a seat | about 220: 40 with its holder, the rest in the topic and the session |
-//! | a topic, beside its first seat | about 450, with a name of a few letters |
+//! | a topic, beside its first seat | about 480, with a name of a few letters |
+//! | a message that a topic retains | the message once |
 //! | a message that waits, for each subscriber | 16, and the message once for all |
 //!
 //! The benchmark `hub` of this crate measures what a delivery takes.
@@ -176,7 +192,8 @@ impl Hub {
 
     /// Takes a seat in a topic for a socket: for a [`WebSocket`](crate::WebSocket) or a [`Sender`].
     ///
-    /// The socket gets what is published from now on. If it is closed already, the seat is
+    /// The socket gets what is published from now on, and before that the newest message if the
+    /// topic [retains](Policy::retain) it. If it is closed already, the seat is
     /// [not taken](Seat::is_taken), and nothing else happens.
     ///
     /// ```
@@ -272,6 +289,14 @@ impl Hub {
             shared.relay.close(topic, close);
         }
         self.find(topic).map_or(0, |topic| topic.close(close))
+    }
+
+    /// The message that whoever joins a topic now gets at once: the newest, if the policy of the
+    /// topic [retains](Policy::retain) it. What other nodes retain is known shortly after
+    /// [`subscribed`](Self::subscribed).
+    pub fn retained(&self, topic: &str) -> Option<Message> {
+        let message = self.find(topic)?.retained()?;
+        Some(message.message().clone())
     }
 
     /// The members of a topic, in no order.

@@ -153,6 +153,15 @@ impl WebSocket {
         self.sender.ping().await
     }
 
+    /// How long the peer took to answer the newest ping: one of keepalive, which goes out when
+    /// nothing came for [`Config::keepalive_interval`], or of [`ping`](Self::ping). From its leaving
+    /// to its answer, in whole microseconds; what the session had in hand when the answer came counts
+    /// as well. `None` before the first. Of pings that are under way at the same time, one is
+    /// measured.
+    pub fn latency(&self) -> Option<Duration> {
+        self.sender.latency()
+    }
+
     /// Closes the socket after what is queued, and waits for its end: at most the flush and
     /// [`Config::close_timeout`]. `None` sends a Close without a code.
     ///

@@ -350,12 +350,14 @@ impl WebSocketUpgrade {
             return Err(self.refuse(rejection));
         }
         let sides = &self.request.sides;
-        let same_origin = OriginPolicy::same_origin();
-        let (policy, setting) = match &self.options.origins {
-            Some((policy, setting)) => (policy, *setting),
-            None => (&same_origin, "WebSocketUpgrade::origins"),
+        let (passes, setting) = match &self.options.origins {
+            Some((policy, setting)) => (sides.pass(policy), *setting),
+            None => (
+                sides.pass(&OriginPolicy::same_origin()),
+                "WebSocketUpgrade::origins",
+            ),
         };
-        if sides.pass(policy) {
+        if passes {
             return Ok(());
         }
         Err(self.refuse(&Rejection::OriginNotAllowed {

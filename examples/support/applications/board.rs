@@ -2,16 +2,21 @@
 
 use std::{
     collections::HashMap,
+    future::pending,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use http::{Request, StatusCode};
 use serde::Deserialize;
-use tokio::{task::AbortHandle, time::sleep};
+use tokio::{
+    sync::watch,
+    task::AbortHandle,
+    time::{sleep, timeout},
+};
 use ws_tower::{
     CloseCode, CloseFrame, Config, Error, Route, WebSocket, WebSocketLayer,
-    hub::{Hub, Seat},
+    hub::{Hub, HubBuilder, Member, Seat},
 };
 
 use super::{explanation, next_text};
@@ -34,6 +39,25 @@ use super::{explanation, next_text};
 /// | participants of a board | 32 | 503 |
 /// | lifetime of a board | 300 s | 1001 |
 /// | a message | 256 bytes | 1009 |
+///
+/// # On several nodes
+///
+/// A board is one on all nodes. It begins with its first participant on any of them, who says so to
+/// the others: each participant has two seats, one under the id of the board, where it tells when
+/// the board began, and one where this board is drawn. A node without participants of a board asks
+/// who is there before it begins one, and waits for a tenth of a second. Two that begin at the same
+/// moment, or while the broker is away, are one as soon as they know of each other: that which
+/// began first. Who draws in between is not seen by the others.
+///
+/// Every node ends the board for all when its own clock says so: with clocks that differ by a
+/// second it may live a second less, and who comes in that second comes to the old one and is sent
+/// away with it. A new one with an old id is another one everywhere.
+///
+/// The limit of boards is that of each node. Participants count over all nodes, but two who come to
+/// two nodes at the same moment may both get the last place.
+///
+/// Strokes build on each other. When some are lost between two nodes, the hub closes the sockets that
+/// have missed them with 1013, and they come back.
 #[derive(Clone, Debug)]
 pub struct Boards(Arc<Shared>);
 
@@ -50,7 +74,7 @@ struct Shared {
 pub struct Limits {
     /// How long a board lives. Default: 300 s.
     pub lifetime: Duration,
-    /// How many boards there are at a time. Default: 256.
+    /// How many boards there are at a time on this node. Default: 256.
     pub boards: usize,
     /// How many participate in one board. Default: 32.
     pub participants: usize,
@@ -73,29 +97,56 @@ struct Table {
     count: u64,
 }
 
+/// A board with participants on this node.
 #[derive(Debug)]
 struct Board {
-    topic: Arc<str>,
+    number: u64,
     participants: usize,
-    timer: AbortHandle,
+    /// When it began, once that is known. It ends with the board.
+    began: watch::Receiver<Option<Began>>,
+    task: AbortHandle,
 }
+
+/// When a board began, in milliseconds since 1970: of all boards with its id, past and future, it
+/// names this one.
+type Began = u64;
 
 /// A participant's place at a board. Dropping it leaves the board.
 struct Place {
     shared: Arc<Shared>,
     id: Arc<str>,
-    topic: Arc<str>,
-    seat: Seat,
+    number: u64,
+    began: watch::Receiver<Option<Began>>,
+}
+
+/// A participant's seats. Dropping them leaves the board on all nodes.
+struct Seats {
+    drawing: Seat,
+    _presence: Seat,
 }
 
 impl Boards {
     /// No boards yet.
     pub fn new(limits: Limits) -> Self {
+        Self::new_on(Hub::builder(), limits)
+    }
+
+    /// The boards of all nodes over the backplane of this hub.
+    ///
+    /// # Panics
+    ///
+    /// With a backplane, outside a tokio runtime.
+    pub fn new_on(hub: HubBuilder, limits: Limits) -> Self {
         Self(Arc::new(Shared {
-            hub: Hub::new(),
+            hub: hub.build(),
             limits,
             table: Mutex::default(),
         }))
+    }
+
+    /// The hub that all nodes share.
+    pub fn hub(&self) -> &Hub {
+        &self.0.hub
     }
 
     /// Adds the socket `/ws/board/{id}`.
@@ -113,24 +164,49 @@ impl Boards {
 
 async fn draw(shared: Arc<Shared>, mut socket: WebSocket) -> Result<(), Error> {
     let id = socket.param("id").unwrap_or_default().into();
-    let place = match Place::take(shared, id, &socket) {
+    let mut place = match Place::take(shared, id) {
         Ok(place) => place,
-        Err(full) => {
-            // Others have come since the guard looked.
-            let close = CloseFrame::truncated(CloseCode::TRY_AGAIN_LATER, &full);
-            socket.close(close).await;
-            return Ok(());
-        }
+        Err(full) => return refuse(&socket, &full).await,
     };
-    while let Some(text) = next_text(&mut socket).await? {
+    let mut seats: Option<Seats> = None;
+    loop {
+        let text = tokio::select! {
+            biased;
+            text = next_text(&mut socket), if seats.is_some() => text?,
+            began = place.next_beginning() => {
+                let Some(began) = began else {
+                    socket.close(the_end()).await;
+                    return Ok(());
+                };
+                let is_new = seats.is_none();
+                seats = Some(place.sit(began, &socket).await);
+                if is_new && let Err(full) = place.recount() {
+                    return refuse(&socket, &full).await;
+                }
+                continue;
+            }
+        };
+        let (Some(text), Some(seats)) = (text, &seats) else {
+            return Ok(());
+        };
         match check(&text) {
             Ok(()) => {
-                place.seat.publish_to_others(text);
+                seats.drawing.publish_to_others(text);
             }
             Err(wrong) => socket.send(explanation(&wrong)).await?,
         }
     }
+}
+
+/// Others have come since the guard looked.
+async fn refuse(socket: &WebSocket, full: &str) -> Result<(), Error> {
+    let close = CloseFrame::truncated(CloseCode::TRY_AGAIN_LATER, full);
+    socket.close(close).await;
     Ok(())
+}
+
+fn the_end() -> CloseFrame {
+    CloseFrame::truncated(CloseCode::GOING_AWAY, REASON)
 }
 
 impl Shared {
@@ -141,22 +217,51 @@ impl Shared {
             let wrong = "the id of a board is 1 to 64 letters, digits, `-` and `_`";
             return Err((StatusCode::NOT_FOUND, wrong.to_owned()));
         }
-        let full = self.limits.check(&self.lock(), id);
+        let full = self.check(&self.lock(), id, 1);
         full.map_err(|full| (StatusCode::SERVICE_UNAVAILABLE, full))
     }
 
-    /// Ends a board, if it has not ended before.
-    fn expire(&self, id: &str, topic: &str) {
-        let is_over = {
-            let mut table = self.lock();
-            let is_same = table.boards.get(id).is_some_and(|it| *it.topic == *topic);
-            is_same && table.boards.remove(id).is_some()
-        };
-        // All who took a place have a seat in the topic by now, and nobody takes one any more.
-        if is_over {
-            let close = CloseFrame::truncated(CloseCode::GOING_AWAY, REASON);
-            self.hub.close(topic, &close);
+    /// Whether so many more may come to this board.
+    fn check(&self, table: &Table, id: &str, more: usize) -> Result<(), String> {
+        let Limits {
+            boards,
+            participants,
+            ..
+        } = self.limits;
+        match table.boards.get(id) {
+            Some(board) if board.participants + self.elsewhere(id) + more > participants => Err(
+                format!("this board has {participants} participants, and no room for more"),
+            ),
+            None if table.boards.len() >= boards => Err(format!(
+                "there are {boards} boards, and no room for more; try again later"
+            )),
+            _ => Ok(()),
         }
+    }
+
+    /// How many participants a board has on other nodes.
+    fn elsewhere(&self, id: &str) -> usize {
+        let here = self.hub.node();
+        let members = self.participants(id);
+        members
+            .filter(|(member, _)| self.hub.node_of(member.id()) != here)
+            .count()
+    }
+
+    /// Who has a seat under this id, and when their board began; without those whose board is over.
+    fn participants(&self, id: &str) -> impl Iterator<Item = (Member, Began)> {
+        let now = now();
+        let members = self.hub.members(id).into_iter();
+        members.filter_map(move |member| {
+            let began = member.metadata()?.parse().ok()?;
+            (!self.left(began, now).is_zero()).then_some((member, began))
+        })
+    }
+
+    /// How long a board has to live.
+    fn left(&self, began: Began, now: Began) -> Duration {
+        let age = Duration::from_millis(now.saturating_sub(began));
+        self.limits.lifetime.saturating_sub(age)
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -164,48 +269,111 @@ impl Shared {
     }
 }
 
-impl Limits {
-    /// Whether one more may come to this board.
-    fn check(&self, table: &Table, id: &str) -> Result<(), String> {
-        match table.boards.get(id) {
-            Some(board) if board.participants >= self.participants => Err(format!(
-                "this board has {} participants, and no room for more",
-                board.participants
-            )),
-            None if table.boards.len() >= self.boards => Err(format!(
-                "there are {} boards, and no room for more; try again later",
-                table.boards.len()
-            )),
-            _ => Ok(()),
+/// The life of a board on this node: finds out when it began, moves to another that began before it,
+/// and ends it.
+async fn live(
+    shared: Arc<Shared>,
+    id: Arc<str>,
+    number: u64,
+    beginning: watch::Sender<Option<Began>>,
+) {
+    let hub = &shared.hub;
+    let mut began = now();
+    let mut watch = hub.watch(&id);
+    if hub.node().is_some() {
+        let _ = timeout(PATIENCE, hub.subscribed(&id)).await;
+        // Now the others are asked.
+        let answered =
+            async { while hub.member_count(&id) == 0 && watch.recv().await.is_some() {} };
+        let _ = timeout(ANSWER, answered).await;
+    }
+    loop {
+        let others = shared.participants(&id).map(|(_, began)| began);
+        began = others.fold(began, Began::min);
+        if *beginning.borrow() != Some(began) {
+            beginning.send_replace(Some(began));
+        }
+        tokio::select! {
+            () = sleep(shared.left(began, now())) => break,
+            Some(_) = watch.recv() => {}
         }
     }
+    {
+        let mut table = shared.lock();
+        if table.boards.get(&id).is_some_and(|it| it.number == number) {
+            table.boards.remove(&id);
+        }
+    }
+    // Whoever takes a seat after the next line sees it; all others have one by then.
+    drop(beginning);
+    hub.close(&drawing(&id, began), &the_end());
+}
+
+/// The topic where a board is drawn; an id alone has no `/`.
+fn drawing(id: &str, began: Began) -> String {
+    format!("{id}/{began}")
+}
+
+fn now() -> Began {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |it| {
+        Began::try_from(it.as_millis()).unwrap_or(Began::MAX)
+    })
 }
 
 impl Place {
-    fn take(shared: Arc<Shared>, id: Arc<str>, socket: &WebSocket) -> Result<Self, String> {
+    fn take(shared: Arc<Shared>, id: Arc<str>) -> Result<Self, String> {
         let mut table = shared.lock();
-        shared.limits.check(&table, &id)?;
+        shared.check(&table, &id, 1)?;
         let Table { boards, count } = &mut *table;
         let board = boards.entry(Arc::clone(&id)).or_insert_with(|| {
             *count += 1;
-            let topic: Arc<str> = format!("{id}/{count}").into();
+            let (sender, began) = watch::channel(None);
+            let life = live(Arc::clone(&shared), Arc::clone(&id), *count, sender);
             Board {
-                timer: start_timer(&shared, &id, &topic),
-                topic,
+                number: *count,
                 participants: 0,
+                began,
+                task: tokio::spawn(life).abort_handle(),
             }
         });
         board.participants += 1;
-        let topic = Arc::clone(&board.topic);
-        // Under the lock: a board that ends now finds this seat.
-        let seat = shared.hub.join(&topic, socket);
+        let (number, began) = (board.number, board.began.clone());
         drop(table);
         Ok(Self {
             shared,
             id,
-            topic,
-            seat,
+            number,
+            began,
         })
+    }
+
+    /// When the board began, once that is known, and again when it is found to be another one; `None`
+    /// at its end.
+    async fn next_beginning(&mut self) -> Option<Began> {
+        self.began.changed().await.ok()?;
+        let began = *self.began.borrow_and_update();
+        match began {
+            Some(began) => Some(began),
+            // It is nothing else from the first change on.
+            None => pending().await,
+        }
+    }
+
+    /// Takes the seats, and waits a moment for the other nodes.
+    async fn sit(&self, began: Began, socket: &WebSocket) -> Seats {
+        let hub = &self.shared.hub;
+        let seats = Seats {
+            drawing: hub.join(&drawing(&self.id, began), socket),
+            _presence: hub.join_as(&self.id, socket, began.to_string()),
+        };
+        let _ = timeout(PATIENCE, hub.subscribed(seats.drawing.topic())).await;
+        seats
+    }
+
+    /// Whether this one is not one too many, by what is known now of other nodes.
+    fn recount(&self) -> Result<(), String> {
+        self.shared.check(&self.shared.lock(), &self.id, 0)
     }
 }
 
@@ -215,26 +383,15 @@ impl Drop for Place {
         let Some(board) = table.boards.get_mut(&self.id) else {
             return;
         };
-        if board.topic != self.topic {
+        if board.number != self.number {
             return;
         }
         board.participants -= 1;
         if board.participants == 0 {
-            board.timer.abort();
+            board.task.abort();
             table.boards.remove(&self.id);
         }
     }
-}
-
-/// Ends the board at the end of its lifetime.
-fn start_timer(shared: &Arc<Shared>, id: &Arc<str>, topic: &Arc<str>) -> AbortHandle {
-    let lifetime = shared.limits.lifetime;
-    let (shared, id, topic) = (Arc::clone(shared), Arc::clone(id), Arc::clone(topic));
-    let timer = tokio::spawn(async move {
-        sleep(lifetime).await;
-        shared.expire(&id, &topic);
-    });
-    timer.abort_handle()
 }
 
 /// Whether this can be the id of a board: 1 to 64 ASCII letters, digits, `-` and `_`.
@@ -275,6 +432,10 @@ fn check(text: &str) -> Result<(), String> {
 /// Why a board ends, in its Close.
 pub const REASON: &str = "Board can't exist for more than 5mn";
 const SHAPE: &str = r##"{"x":0,"y":0,"c":"#000000"}"##;
+/// How long a participant waits for the broker. Without one a board goes on alone.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// How long the first on a node waits for those on others, who answer at once.
+const ANSWER: Duration = Duration::from_millis(100);
 /// Room for the pixels of any screen.
 const LARGEST: f64 = 10_000.0;
 

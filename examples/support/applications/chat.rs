@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::time::sleep;
 use ws_tower::{
     Error, WebSocket, WebSocketLayer,
-    hub::{Hub, Presence, Seat, SlowConsumer, Watch},
+    hub::{Hub, HubBuilder, Policy, Presence, Seat, SlowConsumer, Watch},
 };
 
 use super::{explanation, next_text};
@@ -23,9 +23,21 @@ use super::{explanation, next_text};
 /// A client that never gives a name sees plain lines only. What the server cannot do it says as
 /// `{"error":"…"}`, to the one who asked. Since those who asked take `{"members":…}` and `{"error":…}`
 /// for the server's words, a line that looks like one of them is refused.
+///
+/// # On several nodes
+///
+/// Lines and goodbyes go to everyone on all nodes. Between two nodes the order of lines may differ.
+/// When lines are lost between them, a line tells how many.
+///
+/// Names are those of all nodes. Each node makes the list for its own members. The limit of 100 names
+/// is looked at on one node at a time: those who come to several at the same moment may be more.
+/// While the broker is away the names of the others stay; those of a node that has died go after
+/// 15 seconds.
 #[derive(Clone, Debug)]
 pub struct Chat {
-    hub: Hub,
+    shared: Hub,
+    /// Those of this node who have a name, for their list.
+    local: Hub,
 }
 
 impl Chat {
@@ -35,24 +47,43 @@ impl Chat {
     ///
     /// Outside a tokio runtime.
     pub fn start() -> Self {
-        let hub = Hub::builder()
+        Self::start_on(Hub::builder())
+    }
+
+    /// The room of all nodes over the backplane of this hub.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub fn start_on(hub: HubBuilder) -> Self {
+        let lines = Policy::new(SlowConsumer::Disconnect)
+            .notice(|lag| format!("({} lines were lost between the servers)", lag.missed()));
+        let chat = Self {
+            shared: hub.slow_consumer(lines).build(),
             // Of two lists of members nobody needs the first.
-            .policy_of(|topic| (topic == MEMBERS).then(|| SlowConsumer::Latest.into()))
-            .build();
-        let watch = hub.watch(MEMBERS);
-        tokio::spawn(announce(hub.clone(), watch));
-        Self { hub }
+            local: Hub::builder().slow_consumer(SlowConsumer::Latest).build(),
+        };
+        let watch = chat.shared.watch(MEMBERS);
+        tokio::spawn(announce(chat.clone(), watch));
+        chat
+    }
+
+    /// The hub that all nodes share.
+    pub fn hub(&self) -> &Hub {
+        &self.shared
     }
 
     /// Adds the socket `/chat`.
     #[must_use]
     pub fn route(self, sockets: WebSocketLayer) -> WebSocketLayer {
-        sockets.route("/chat", move |socket| talk(self.hub.clone(), socket))
+        sockets.route("/chat", move |socket| talk(self.clone(), socket))
     }
 }
 
-async fn talk(hub: Hub, mut socket: WebSocket) -> Result<(), Error> {
+async fn talk(chat: Chat, mut socket: WebSocket) -> Result<(), Error> {
+    let hub = &chat.shared;
     let seat = hub.join(LINES, &socket);
+    let mut listed: Option<Seat> = None;
     let mut named: Option<Seat> = None;
     while let Some(text) = next_text(&mut socket).await? {
         match Said::from(&*text) {
@@ -64,8 +95,12 @@ async fn talk(hub: Hub, mut socket: WebSocket) -> Result<(), Error> {
                     let wrong = format!("no more than {MAX_MEMBERS} may have a name");
                     socket.send(explanation(&wrong)).await?;
                 }
-                // The new seat is taken before the old one is left.
-                Ok(name) => named = Some(hub.join_as(MEMBERS, &socket, name)),
+                Ok(name) => {
+                    // Before the list is made that has the name.
+                    listed.get_or_insert_with(|| chat.local.join(MEMBERS, &socket));
+                    // The new seat is taken before the old one is left.
+                    named = Some(hub.join_as(MEMBERS, &socket, name));
+                }
                 Err(wrong) => socket.send(explanation(wrong)).await?,
             },
             Said::Forgery => {
@@ -87,15 +122,16 @@ async fn talk(hub: Hub, mut socket: WebSocket) -> Result<(), Error> {
     Ok(())
 }
 
-/// Tells the members who is there, as often as that changes.
-async fn announce(hub: Hub, mut watch: Watch) {
+/// Tells the members of this node who is there, as often as that changes.
+async fn announce(chat: Chat, mut watch: Watch) {
     while watch.recv().await.is_some() {
         // A crowd that comes at once is one change.
         while next_now(&mut watch).await.is_some() {}
-        let members = hub.members(MEMBERS);
+        let members = chat.shared.members(MEMBERS);
         let mut names: Vec<&str> = members.iter().filter_map(|it| it.metadata()).collect();
         names.sort_unstable();
-        hub.publish(MEMBERS, json!({ "members": names }).to_string());
+        let list = json!({ "members": names });
+        chat.local.publish(MEMBERS, list.to_string());
         // Names of 32 characters to everyone cost more than it takes to change one.
         sleep(PAUSE).await;
     }

@@ -1,15 +1,12 @@
 //! Sensors: some send where they point and how they move, all see the newest of it.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
 use ws_core::Utf8Bytes;
 use ws_tower::{
     Config, Error, Route, WebSocket, WebSocketLayer,
-    hub::{Hub, Seat, SlowConsumer},
+    hub::{Hub, HubBuilder, Policy, Seat, SlowConsumer, Watch},
 };
 
 use super::{explanation, next_text};
@@ -20,55 +17,72 @@ use super::{explanation, next_text};
 /// degrees, and an acceleration in m/s². Who sends it is a producer. Everyone is a viewer, producers
 /// too, and gets it unchanged.
 ///
-/// - A viewer who comes later gets the latest value at once.
+/// - A viewer who comes later gets the latest value at once ([`Policy::retain`]).
 /// - A viewer who is slow gets fewer values, and always the newest
 ///   ([`SlowConsumer::Latest`]).
 /// - A producer that sends more often than every 150 ms loses what it overtakes itself: its newest
 ///   value goes out when the time has come.
 /// - What is no such text is answered with `{"error":"…"}`, to its sender alone.
+///
+/// # On several nodes
+///
+/// A value goes to the viewers of all nodes, and each node keeps the latest; one that starts later
+/// asks the others for it. Of two producers on two nodes that send at the same moment each node may
+/// take the other's value for the later one, until the next one comes.
 #[derive(Clone, Debug)]
-pub struct Sensors(Arc<Feed>);
-
-#[derive(Debug)]
-struct Feed {
+pub struct Sensors {
     hub: Hub,
     pause: Duration,
-    /// Held while a value is published and while a viewer joins, so that nobody gets an old value
-    /// after a new one.
-    latest: Mutex<Option<Utf8Bytes>>,
+    /// It keeps the topic, and with it the latest value, while nobody is there.
+    _watch: Arc<Watch>,
 }
 
 impl Sensors {
     /// A feed without a value, whose producers send every `pause` at most; 150 ms in the showcase.
     pub fn new(pause: Duration) -> Self {
-        let hub = Hub::builder().slow_consumer(SlowConsumer::Latest).build();
-        Self(Arc::new(Feed {
+        Self::new_on(Hub::builder(), pause)
+    }
+
+    /// The feed of all nodes over the backplane of this hub.
+    ///
+    /// # Panics
+    ///
+    /// With a backplane, outside a tokio runtime.
+    pub fn new_on(hub: HubBuilder, pause: Duration) -> Self {
+        let newest = Policy::new(SlowConsumer::Latest).retain();
+        let hub = hub.slow_consumer(newest).build();
+        Self {
+            _watch: Arc::new(hub.watch(TOPIC)),
             hub,
             pause,
-            latest: Mutex::default(),
-        }))
+        }
+    }
+
+    /// The hub that all nodes share.
+    pub fn hub(&self) -> &Hub {
+        &self.hub
     }
 
     /// Adds the socket `/sensors`.
     #[must_use]
     pub fn route(self, sockets: WebSocketLayer) -> WebSocketLayer {
-        let handler = move |socket| watch_and_produce(Arc::clone(&self.0), socket);
+        let handler = move |socket| watch_and_produce(self.clone(), socket);
         // Six numbers of 17 digits, with signs and exponents, are less.
         let config = Config::new().max_message_size(256);
         sockets.route_with("/sensors", Route::new(handler).config(config))
     }
 }
 
-async fn watch_and_produce(feed: Arc<Feed>, mut socket: WebSocket) -> Result<(), Error> {
-    let seat = feed.join(&socket);
+async fn watch_and_produce(sensors: Sensors, mut socket: WebSocket) -> Result<(), Error> {
+    let seat = sensors.hub.join(TOPIC, &socket);
     let mut held = None;
     let mut free_at = Instant::now();
     loop {
         let text = tokio::select! {
             text = next_text(&mut socket) => text,
             () = sleep_until(free_at), if held.is_some() => {
-                feed.publish(&seat, held.take());
-                free_at = Instant::now() + feed.pause;
+                publish(&seat, held.take());
+                free_at = Instant::now() + sensors.pause;
                 continue;
             }
         };
@@ -79,33 +93,16 @@ async fn watch_and_produce(feed: Arc<Feed>, mut socket: WebSocket) -> Result<(),
             },
             end => {
                 // The last value that was sent is the latest, whenever it was.
-                feed.publish(&seat, held.take());
+                publish(&seat, held.take());
                 return end.map(drop);
             }
         }
     }
 }
 
-impl Feed {
-    fn join(&self, socket: &WebSocket) -> Seat {
-        let latest = self.lock();
-        let seat = self.hub.join(TOPIC, socket);
-        if let Some(value) = &*latest {
-            self.hub.publish_to(TOPIC, seat.id(), value.clone());
-        }
-        seat
-    }
-
-    fn publish(&self, seat: &Seat, value: Option<Utf8Bytes>) {
-        if let Some(value) = value {
-            let mut latest = self.lock();
-            seat.publish(value.clone());
-            *latest = Some(value);
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Utf8Bytes>> {
-        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
+fn publish(seat: &Seat, value: Option<Utf8Bytes>) {
+    if let Some(value) = value {
+        seat.publish(value);
     }
 }
 

@@ -155,10 +155,12 @@ impl<S: Read + Write> WebSocket<S> {
         let deadline = start.checked_add(self.driver.connection.config().keepalive_timeout);
         let number = self.driver.connection.probe();
         loop {
-            let connection = &self.driver.connection;
+            let connection = &mut self.driver.connection;
             // Keepalive may have asked since, and the newest answer stands for all before it.
             if connection.answered_probe().wrapping_sub(number) < u32::MAX / 2 {
-                return Ok(start.elapsed());
+                let now = Instant::now();
+                self.driver.connection.measure(now);
+                return Ok(now.saturating_duration_since(start));
             }
             if !connection.is_open() {
                 return Err(self.why_closed());
@@ -344,6 +346,13 @@ impl<S> WebSocket<S> {
     /// has not been read yet does not count.
     pub fn is_open(&self) -> bool {
         self.driver.connection.is_open()
+    }
+
+    /// How long the peer took to answer the newest ping: one of keepalive, or of
+    /// [`ping`](Self::ping). From its leaving to its answer, in whole microseconds. `None` before the
+    /// first. Keepalive needs a socket that is being read: see the [module](super).
+    pub fn latency(&self) -> Option<Duration> {
+        self.driver.connection.latency()
     }
 
     /// How the socket ended, if it has.

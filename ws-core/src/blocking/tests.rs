@@ -570,6 +570,7 @@ fn a_program_that_was_busy_elsewhere_does_not_blame_its_peer() {
     thread::sleep(Duration::from_millis(30));
     assert!(is_timeout(socket.recv_timeout(Duration::from_millis(1))));
     assert!(socket.is_open());
+    assert!(socket.latency().is_some());
 }
 
 #[test]
@@ -579,6 +580,9 @@ fn a_ping_takes_as_long_as_its_answer_and_keeps_the_messages_that_come_before() 
     let mut socket = client(Script::reading(steps));
     let took = socket.ping().unwrap();
     assert!(took >= MAX_WAIT, "{took:?}");
+    // From its leaving, which comes later than the call, to its answer.
+    let latency = socket.latency().unwrap();
+    assert!((MAX_WAIT..=took).contains(&latency), "{latency:?} {took:?}");
     assert_eq!(socket.stream().written, b"\x89\x84\0\0\0\0\0\0\0\x01");
     assert_eq!(seen(socket.recv()), Some(Ok(hello())));
 }

@@ -2,6 +2,7 @@
 
 use std::mem;
 
+use super::round_trip::RoundTrip;
 use crate::{Connection, frame::OpCode, stream::encoder::Head};
 
 impl Connection {
@@ -33,9 +34,13 @@ impl Connection {
         let mut control = rare.map_or_else(Vec::new, |rare| mem::take(&mut rare.pongs));
         let probe = mem::take(&mut self.probe.queued);
         if probe {
-            let number = self.probe.newest.to_be_bytes();
+            let number = self.probe.newest;
+            let payload = number.to_be_bytes();
             self.encoder
-                .frame(&mut control, Head::whole(OpCode::Ping), &number);
+                .frame(&mut control, Head::whole(OpCode::Ping), &payload);
+            self.rare()
+                .round_trip
+                .get_or_insert_with(|| RoundTrip::new(number));
         }
         if self.outgoing.len() == 0 {
             self.outgoing

@@ -148,6 +148,11 @@ impl Connection {
             let asked = self.probe.newest.wrapping_sub(self.probe.answered);
             if number.wrapping_sub(self.probe.answered) <= asked {
                 self.probe.answered = number;
+                if let Some(round_trip) = self.round_trip()
+                    && !round_trip.answer(number)
+                {
+                    self.rare().round_trip = None;
+                }
             }
         }
     }

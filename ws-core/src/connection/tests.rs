@@ -371,6 +371,63 @@ fn a_probe_is_answered_by_its_pong_or_a_later_one_and_by_no_invented_one() {
 }
 
 #[test]
+fn a_round_trip_is_measured_from_the_leaving_of_a_ping_to_its_own_answer() {
+    let pong = |number: u32| masked(0x8a, &number.to_be_bytes());
+    let millis = |connection: &Connection| connection.latency().map(|it| it.as_millis());
+    let mut server = server();
+    let start = Instant::now();
+    let at = |millis| start + Duration::from_millis(millis);
+    server.poll_timeout(start);
+    let first = server.probe();
+    // Not while it waits in the queue.
+    server.poll_timeout(at(5));
+    assert_eq!(server.latency(), None);
+    assert!(server.wants_write());
+    written(&mut server);
+    assert!(server.wants_clock());
+    server.poll_timeout(at(10));
+    // Another leaves meanwhile: it is not measured, and the first one is.
+    server.probe();
+    written(&mut server);
+    server.poll_timeout(at(20));
+    assert!(!server.wants_clock());
+    server.receive(&pong(first));
+    // A byte that came starts the keepalive anew as well.
+    assert!(server.wants_clock());
+    server.poll_timeout(at(40));
+    assert_eq!(millis(&server), Some(30));
+    server.receive(&pong(2));
+    server.poll_timeout(at(90));
+    assert_eq!(millis(&server), Some(30));
+
+    // Keepalive's own, in whose case the driver is told to come back.
+    let mut now = at(90);
+    while !server.wants_write() {
+        now = server.poll_timeout(now).unwrap();
+        server.handle_timeout(now);
+    }
+    assert_eq!(written(&mut server), b"\x89\x04\x00\x00\x00\x03");
+    server.poll_timeout(now);
+    server.receive(&pong(3));
+    server.measure(now + Duration::from_millis(7));
+    assert_eq!(millis(&server), Some(7));
+
+    // The peer answers the newest only (RFC 6455 §5.5.3): nothing is known of the older.
+    server.probe();
+    written(&mut server);
+    server.poll_timeout(now);
+    server.probe();
+    written(&mut server);
+    server.poll_timeout(now);
+    server.receive(&pong(5));
+    server.measure(now + Duration::from_secs(9));
+    assert_eq!(millis(&server), Some(7));
+    let mut scratch = Scratch::default();
+    server.release(&mut scratch);
+    assert!(server.rare.is_none());
+}
+
+#[test]
 fn a_silent_peer_is_pinged_and_then_given_up_with_1011() {
     let mut server = server();
     let mut now = Instant::now();

@@ -148,7 +148,14 @@ impl PreparedMessage {
         if encoder.masks() {
             encoder.data(out, head, message.payload());
         } else {
-            out.write(|buffer| buffer.extend_from_slice(frame));
+            out.write(|buffer| {
+                // The first of a turn has room for itself: mostly it stays alone. A second one
+                // mostly has others behind it.
+                if !buffer.is_empty() && buffer.capacity() - buffer.len() < frame.len() {
+                    buffer.reserve((8 * frame.len()).min(BURST).max(frame.len()));
+                }
+                buffer.extend_from_slice(frame);
+            });
             if message.len() >= BY_REFERENCE {
                 out.push(message.payload().clone());
             }
@@ -161,6 +168,11 @@ impl From<Message> for PreparedMessage {
         Self::new(message)
     }
 }
+
+/// The room that a second message makes for more, in bytes. Sixteen of 128 bytes for each of 400
+/// connections took 555 instructions a delivery while the queues doubled from the first, 460 with
+/// this.
+const BURST: usize = 1 << 10;
 
 /// The opcode of a message's first frame.
 pub(crate) fn opcode(message: &Message) -> OpCode {

@@ -16,7 +16,7 @@ use ws_tower::{
 };
 
 #[cfg(feature = "http2")]
-use super::http2::{self, Http2};
+use super::http2::{self, Http2Connection};
 use super::{
     address::Address,
     connector::Connector,
@@ -104,7 +104,7 @@ impl Connector {
     ///
     /// Dropping the future closes the connection.
     #[cfg(feature = "http2")]
-    pub async fn connect_http2<A>(&self, address: A) -> Result<Http2, ConnectError>
+    pub async fn connect_http2<A>(&self, address: A) -> Result<Http2Connection, ConnectError>
     where
         A: TryInto<Address>,
         A::Error: Into<ConnectError>,
@@ -112,7 +112,7 @@ impl Connector {
         let address = address.try_into().map_err(Into::into)?;
         let mut step = Step::Connecting;
         self.in_time(&mut step, async |step, _| {
-            Http2::connect(self, address, step).await
+            Http2Connection::connect(self, address, step).await
         })
         .await
     }

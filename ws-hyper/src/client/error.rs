@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, error::Error, fmt, io, time::Duration};
 
-use http::Uri;
+use http::{StatusCode, Uri};
 use ws_tower::{
     BoxError,
     ws_core::handshake::client::{Refusal, RequestError},
@@ -69,6 +69,40 @@ impl ConnectError {
             Self::Refused(refusal) => Some(refusal),
             Self::Redirect(error) => Some(&error.refusal),
             _ => None,
+        }
+    }
+
+    /// Whether trying again with the same settings would not help: what a
+    /// [`Reconnecting`](super::Reconnecting) goes by, unless told otherwise.
+    ///
+    /// | failure | final |
+    /// |---|---|
+    /// | the address or a setting cannot be used | yes |
+    /// | the certificate is not trusted, or there is no TLS | yes |
+    /// | 4xx, but for 408 (timeout), 425 (too early) and 429 (too many requests) | yes |
+    /// | 3xx that is not followed, and redirects that lead nowhere | yes |
+    /// | an acceptance that is not in order, such as an extension nobody asked for | yes |
+    /// | 5xx and all other answers | no |
+    /// | the network, the proxy, the deadline, an answer that cannot be read | no |
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Address(_) | Self::Redirect(_) | Self::Request(_) | Self::Setting(_) => true,
+            Self::Tls(error) => error.kind() != TlsErrorKind::Handshake,
+            Self::Refused(refusal) => {
+                let status = refusal.status();
+                let passes = [
+                    StatusCode::REQUEST_TIMEOUT,
+                    StatusCode::TOO_EARLY,
+                    StatusCode::TOO_MANY_REQUESTS,
+                ];
+                let is_acceptance = status == StatusCode::SWITCHING_PROTOCOLS;
+                is_acceptance
+                    || status.is_redirection()
+                    || status.is_client_error() && !passes.contains(&status)
+            }
+            Self::Connect { .. } | Self::Http(_) | Self::Proxy { .. } | Self::Timeout { .. } => {
+                false
+            }
         }
     }
 

@@ -17,6 +17,7 @@ use hyper::{
     client::conn::http2::{Builder, SendRequest},
     ext::Protocol,
     rt::Executor,
+    upgrade::Upgraded,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::{Instant, timeout_at};
@@ -31,6 +32,7 @@ use super::{
     tls::Alpn,
     transport::Transport,
 };
+use crate::inlet::{Inlets, SocketIo, WeakInlets};
 
 /// An HTTP/2 connection on which any number of WebSockets may be opened, at a time or one after
 /// another: each is a stream of it. Made by [`Connector::connect_http2`].
@@ -42,6 +44,10 @@ use super::{
 /// [`Config::keepalive_interval`](ws_tower::Config::keepalive_interval) is asked whether it is
 /// there (RFC 9113 §6.7), once a second at most, and the connection ends without an answer within
 /// [`Config::keepalive_timeout`](ws_tower::Config::keepalive_timeout).
+///
+/// A socket that is slow, or whose task waits behind one that holds up its thread, costs the others
+/// nothing: the connection's own task takes what comes for it. Past
+/// [`Config::http2_receive_cap`](ws_tower::Config::http2_receive_cap) that socket is closed with 1013.
 ///
 /// How many sockets there may be at a time, the server says (`SETTINGS_MAX_CONCURRENT_STREAMS`,
 /// often 100 or more). Beyond, [`open`](Self::open) waits for one to end.
@@ -57,13 +63,13 @@ use super::{
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct Http2 {
+pub struct Http2Connection {
     connector: Connector,
     address: Address,
     link: Link,
 }
 
-impl Http2 {
+impl Http2Connection {
     pub(super) async fn connect(
         connector: &Connector,
         address: Address,
@@ -117,9 +123,9 @@ impl Http2 {
     }
 }
 
-impl fmt::Debug for Http2 {
+impl fmt::Debug for Http2Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Http2")
+        f.debug_struct("Http2Connection")
             .field("address", &self.address)
             .field("is_open", &self.is_open())
             .finish_non_exhaustive()
@@ -141,6 +147,7 @@ impl Address {
 #[derive(Clone)]
 pub(super) struct Link {
     sender: SendRequest<String>,
+    inlets: WeakInlets,
     pub(super) peer: Option<SocketAddr>,
 }
 
@@ -153,6 +160,7 @@ impl Link {
     pub(super) async fn establish(io: Transport, config: &Config) -> Result<Self, ConnectError> {
         let peer = io.peer();
         let tasks = Tasks::default();
+        let inlets = Inlets::new(STREAM_WINDOW, CONNECTION_WINDOW);
         let mut builder = Builder::new(tasks.clone());
         if let Some(interval) = config.keepalive_interval {
             // Its sockets find out by themselves that the peer is gone, but the connection would
@@ -166,14 +174,13 @@ impl Link {
             // No stream may be opened before the settings have come, and the settings change it,
             // if only to "as many as you like": that is how they are seen.
             .initial_max_send_streams(0)
-            // A socket that does not receive is closed long before it holds all of this.
-            .initial_connection_window_size(16 << 20)
-            .initial_stream_window_size(1 << 20)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_stream_window_size(STREAM_WINDOW)
             .max_header_list_size(u32::try_from(MAX_ANSWER).unwrap_or(u32::MAX))
-            .handshake(TokioIo::new(io))
+            .handshake(TokioIo::new(inlets.below(io, Bytes::new())))
             .await?;
         let is_enabled = poll_fn(|cx| {
-            let has_ended = tasks.poll(cx).is_ready();
+            let has_ended = inlets.poll(cx, |cx| tasks.poll(cx)).is_ready();
             if let Poll::Ready(result) = Pin::new(&mut connection).poll(cx) {
                 return Poll::Ready(result.map(|()| false));
             }
@@ -190,13 +197,18 @@ impl Link {
                 return Err(ConnectError::Http(HttpError::no_http2(Some(error.into()))));
             }
         }
-        tasks.spawn();
+        let link = Self {
+            sender,
+            inlets: inlets.downgrade(),
+            peer,
+        };
+        tasks.spawn(&inlets);
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "http/2 connection ended");
             }
         });
-        Ok(Self { sender, peer })
+        Ok(link)
     }
 
     /// Opens a stream and makes it a WebSocket's.
@@ -204,7 +216,7 @@ impl Link {
         &self,
         handshake: &Handshake,
         deadline: Instant,
-    ) -> Result<Opened<TokioIo<hyper::upgrade::Upgraded>>, ConnectError> {
+    ) -> Result<Opened<SocketIo<TokioIo<Upgraded>>>, ConnectError> {
         let mut request: Request<String> =
             handshake.extended_connect_request().map(|()| String::new());
         let protocol = Protocol::from_static("websocket");
@@ -228,14 +240,22 @@ impl Link {
             }
         };
         let upgraded = hyper::upgrade::on(&mut response).await?;
+        let io = self.inlets.add(upgraded);
         Ok(Opened {
-            io: TokioIo::new(upgraded),
+            io: io.ok_or_else(|| ConnectError::Http(HttpError::no_http2(None)))?,
             early: Bytes::new(),
             accepted,
             response: response.map(|_| ()),
         })
     }
 }
+
+/// What a socket's stream may bring before it is taken, in bytes.
+const STREAM_WINDOW: u32 = 1 << 20;
+
+/// The same for all sockets of a connection together: one that does not receive is closed long
+/// before it holds all of this.
+const CONNECTION_WINDOW: u32 = 16 << 20;
 
 /// A peer is asked no more often: servers take a flood of pings for an attack.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
@@ -271,11 +291,15 @@ impl Tasks {
         }
     }
 
-    /// Spawns them, and from now on every new one.
-    fn spawn(&self) {
+    /// Spawns them, and from now on every new one. Those that are there read the connection, and
+    /// take the bytes of its sockets.
+    fn spawn(&self, inlets: &Inlets) {
         let tasks = self.held().take();
-        for task in tasks.into_iter().flatten() {
-            tokio::spawn(task);
+        for mut task in tasks.into_iter().flatten() {
+            let inlets = inlets.clone();
+            tokio::spawn(poll_fn(move |cx| {
+                inlets.poll(cx, |cx| task.as_mut().poll(cx))
+            }));
         }
     }
 

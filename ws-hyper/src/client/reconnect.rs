@@ -11,19 +11,14 @@ use std::{
 };
 
 use futures_core::Stream;
-use http::{StatusCode, header::RETRY_AFTER};
+use http::header::RETRY_AFTER;
 use tokio::{
     sync::watch,
     time::{Instant, sleep},
 };
 use ws_tower::WebSocket;
 
-use super::{
-    address::Address,
-    connecting::YEAR,
-    connector::Connector,
-    error::{ConnectError, TlsErrorKind},
-};
+use super::{address::Address, connecting::YEAR, connector::Connector, error::ConnectError};
 
 /// Makes a fresh socket whenever it is asked for the next one, and keeps trying until there is one
 /// or it makes no sense to.
@@ -59,7 +54,7 @@ pub struct Reconnecting {
     /// When the last socket was given out.
     last: Option<Instant>,
     attempt: Option<Attempt>,
-    state: watch::Sender<State>,
+    state: watch::Sender<ReconnectState>,
     has_ended: bool,
 }
 
@@ -74,7 +69,7 @@ type Attempt = Pin<Box<dyn Future<Output = Result<WebSocket, ConnectError>> + Se
 /// What a [`Reconnecting`] is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum State {
+pub enum ReconnectState {
     /// Nobody has asked for a socket yet.
     Idle,
     /// A connect is under way.
@@ -111,11 +106,11 @@ impl Reconnecting {
         Ok(Self {
             target: Arc::new(Target { connector, address }),
             backoff: Backoff::default(),
-            is_final: Arc::new(is_final),
+            is_final: Arc::new(ConnectError::is_final),
             failures: 0,
             last: None,
             attempt: None,
-            state: watch::Sender::new(State::Idle),
+            state: watch::Sender::new(ReconnectState::Idle),
             has_ended: false,
         })
     }
@@ -128,7 +123,7 @@ impl Reconnecting {
     }
 
     /// Sets which failures are final: the stream tells them and ends. All others are logged, and
-    /// tried again. Default: [`is_final`].
+    /// tried again. Default: [`ConnectError::is_final`].
     #[must_use]
     pub fn final_if(
         mut self,
@@ -139,7 +134,7 @@ impl Reconnecting {
     }
 
     /// What is being done, to be watched from anywhere.
-    pub fn state(&self) -> watch::Receiver<State> {
+    pub fn state(&self) -> watch::Receiver<ReconnectState> {
         self.state.subscribe()
     }
 
@@ -177,12 +172,12 @@ impl Reconnecting {
             match result {
                 Ok(socket) => {
                     self.last = Some(Instant::now());
-                    self.state.send_replace(State::Connected);
+                    self.state.send_replace(ReconnectState::Connected);
                     return Poll::Ready(Some(Ok(socket)));
                 }
                 Err(error) if (self.is_final)(&error) => {
                     self.has_ended = true;
-                    self.state.send_replace(State::Ended);
+                    self.state.send_replace(ReconnectState::Ended);
                     return Poll::Ready(Some(Err(error)));
                 }
                 Err(error) => {
@@ -217,10 +212,10 @@ impl Reconnecting {
         let failures = self.failures;
         Box::pin(async move {
             if !pause.is_zero() {
-                state.send_replace(State::Waiting { failures, pause });
+                state.send_replace(ReconnectState::Waiting { failures, pause });
                 sleep(pause).await;
             }
-            state.send_replace(State::Connecting { failures });
+            state.send_replace(ReconnectState::Connecting { failures });
             let (socket, _) = target.connector.connect(target.address.clone()).await?;
             Ok(socket)
         })
@@ -315,44 +310,6 @@ impl Backoff {
         let share = u32::try_from(random).unwrap_or(u32::MAX);
         self.bound(failures)
             .mul_f64(f64::from(share) / f64::from(u32::MAX))
-    }
-}
-
-/// Whether trying again with the same settings would not help: what a [`Reconnecting`] goes by,
-/// unless told otherwise.
-///
-/// | failure | final |
-/// |---|---|
-/// | the address or a setting cannot be used | yes |
-/// | the certificate is not trusted, or there is no TLS | yes |
-/// | 4xx, but for 408 (timeout), 425 (too early) and 429 (too many requests) | yes |
-/// | 3xx that is not followed, and redirects that lead nowhere | yes |
-/// | an acceptance that is not in order, such as an extension nobody asked for | yes |
-/// | 5xx and all other answers | no |
-/// | the network, the proxy, the deadline, an answer that cannot be read | no |
-pub fn is_final(error: &ConnectError) -> bool {
-    match error {
-        ConnectError::Address(_)
-        | ConnectError::Redirect(_)
-        | ConnectError::Request(_)
-        | ConnectError::Setting(_) => true,
-        ConnectError::Tls(error) => error.kind() != TlsErrorKind::Handshake,
-        ConnectError::Refused(refusal) => {
-            let status = refusal.status();
-            let passes = [
-                StatusCode::REQUEST_TIMEOUT,
-                StatusCode::TOO_EARLY,
-                StatusCode::TOO_MANY_REQUESTS,
-            ];
-            let is_acceptance = status == StatusCode::SWITCHING_PROTOCOLS;
-            is_acceptance
-                || status.is_redirection()
-                || status.is_client_error() && !passes.contains(&status)
-        }
-        ConnectError::Connect { .. }
-        | ConnectError::Http(_)
-        | ConnectError::Proxy { .. }
-        | ConnectError::Timeout { .. } => false,
     }
 }
 

@@ -16,6 +16,7 @@ use ws_tower::BoxError;
 #[cfg(feature = "rustls")]
 use super::{PeerCertificates, Tls};
 use super::{
+    phase::{self, Phase},
     service::ConnectionService,
     transport::{Counted, Watched},
 };
@@ -45,7 +46,7 @@ enum Settled {
 pub(super) struct Connection<S> {
     pub(super) protocols: Arc<Protocols>,
     pub(super) service: ConnectionService<S>,
-    pub(super) stopping: watch::Receiver<()>,
+    pub(super) phase: watch::Receiver<Phase>,
 }
 
 impl<S, B> Connection<S>
@@ -67,42 +68,52 @@ where
 
     /// The same, over TLS.
     #[cfg(feature = "rustls")]
-    pub(super) async fn serve_tls<Io>(mut self, io: Counted<Io>, tls: Tls)
+    pub(super) fn serve_tls<Io>(
+        mut self,
+        io: Counted<Io>,
+        tls: Tls,
+    ) -> impl Future<Output = ()> + Send
     where
         Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let handshake = tokio::select! {
-            handshake = tls.handshake(io, self.protocols.speaks_http2) => handshake,
-            // The server is going: what is not a connection yet never will be.
-            _ = self.stopping.changed() => return,
-        };
-        let io = match handshake {
-            Ok(io) => io,
-            Err(error) => {
-                // The client's doing, or its certificate's.
-                let peer = self.service.peer.map(tracing::field::display);
-                tracing::debug!(%error, peer, "tls handshake failed");
-                return;
-            }
-        };
-        let (_, session) = io.get_ref();
-        let settled = match session.alpn_protocol() {
+        // In a box, for it is gone when the connection begins. All that follows is as well: a task
+        // is moved several times before it runs.
+        let handshake = Box::pin(tls.handshake(io, self.protocols.speaks_http2));
+        async move {
+            let handshake = tokio::select! {
+                handshake = handshake => handshake,
+                // The server is going: what is not a connection yet never will be.
+                _ = phase::next(&mut self.phase) => return,
+            };
+            let io = match handshake {
+                Ok(io) => io,
+                Err(error) => {
+                    // The client's doing, or its certificate's.
+                    let peer = self.service.peer.map(tracing::field::display);
+                    tracing::debug!(%error, peer, "tls handshake failed");
+                    return;
+                }
+            };
+            let (_, session) = io.get_ref();
+            let settled = match session.alpn_protocol() {
+                #[cfg(feature = "http2")]
+                Some(b"h2") => Settled::Http2,
+                Some(b"http/1.1") => Settled::Http1,
+                _ => Settled::Nothing,
+            };
+            self.service.certificates = session.peer_certificates().map(PeerCertificates::new);
             #[cfg(feature = "http2")]
-            Some(b"h2") => Settled::Http2,
-            Some(b"http/1.1") => Settled::Http1,
-            _ => Settled::Nothing,
-        };
-        self.service.certificates = session.peer_certificates().map(PeerCertificates::new);
-        #[cfg(feature = "http2")]
-        if settled == Settled::Http2 {
-            let Self {
-                protocols,
-                service,
-                stopping,
-            } = self;
-            return serve_http2(io, bytes::Bytes::new(), service, &protocols, stopping).await;
+            if settled == Settled::Http2 {
+                let Self {
+                    protocols,
+                    service,
+                    phase,
+                } = self;
+                let ahead = bytes::Bytes::new();
+                return Box::pin(serve_http2(io, ahead, service, &protocols, phase)).await;
+            }
+            Box::pin(self.serve_http1(io, settled)).await;
         }
-        self.serve_http1(io, settled).await;
     }
 
     // No `async fn`: that would keep its arguments beside what is made of them, in every task.
@@ -113,25 +124,22 @@ where
         let Self {
             protocols,
             service,
-            mut stopping,
+            mut phase,
         } = self;
         let expects_preface = protocols.speaks_http2 && settled == Settled::Nothing;
         let io = TokioIo::new(Watched::new(io, expects_preface));
         let connection = protocols.http1.serve_connection(io, service);
         let mut connection = connection.with_upgrades();
         async move {
-            let result = tokio::select! {
-                result = &mut connection => Some(result),
-                // An error says that the server is gone: the same.
-                _ = stopping.changed() => None,
-            };
-            let result = if let Some(result) = result {
-                result
-            } else {
-                // For HTTP/2, should it come to that.
-                stopping.mark_changed();
+            let result = loop {
+                let next = tokio::select! {
+                    result = &mut connection => break result,
+                    next = phase::next(&mut phase) => next,
+                };
+                if next == Phase::Cut {
+                    return;
+                }
                 Pin::new(&mut connection).graceful_shutdown();
-                (&mut connection).await
             };
             match result {
                 Ok(()) => {}
@@ -140,9 +148,13 @@ where
                     if let Some(parts) = connection.into_parts()
                         && let Some(io) = parts.io.into_inner().into_http2()
                     {
+                        if *phase.borrow() != Phase::Serving {
+                            // HTTP/2 is to be told as well.
+                            phase.mark_changed();
+                        }
                         // In a box: the task of an HTTP/1 connection is no larger for it.
                         let (ahead, service) = (parts.read_buf, parts.service);
-                        Box::pin(serve_http2(io, ahead, service, &protocols, stopping)).await;
+                        Box::pin(serve_http2(io, ahead, service, &protocols, phase)).await;
                     }
                 }
                 Err(error) => report(&error),
@@ -157,7 +169,7 @@ async fn serve_http2<Io, S, B>(
     read_ahead: bytes::Bytes,
     service: ConnectionService<S>,
     protocols: &Protocols,
-    stopping: watch::Receiver<()>,
+    phase: watch::Receiver<Phase>,
 ) where
     Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
@@ -169,7 +181,7 @@ async fn serve_http2<Io, S, B>(
 {
     if let Some(http2) = &protocols.http2
         && let Err(error) = http2
-            .serve(io, read_ahead, service, protocols.idle_timeout, stopping)
+            .serve(io, read_ahead, service, protocols.idle_timeout, phase)
             .await
     {
         report(&error);

@@ -4,30 +4,36 @@
 //! connection: what ends that ends them.
 
 use std::{
+    collections::HashMap,
     future::{Future, poll_fn},
-    pin::pin,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
-    task::Poll,
+    io, mem,
+    pin::{Pin, pin},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body::Body;
-use hyper::{body::Incoming, rt::Executor, server::conn::http2};
+use hyper::{body::Incoming, ext::Protocol, rt::Executor, server::conn::http2, upgrade::OnUpgrade};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use pin_project_lite::pin_project;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::watch,
-    task::{JoinError, JoinSet},
+    task::AbortHandle,
     time::{Instant, sleep},
 };
 use tower::Service;
-use ws_tower::BoxError;
+use ws_tower::{BoxError, upgrade::ProvidedIo};
 
 use super::{
-    MAX_TIMEOUT, inlet::Inlets, report_panic, service::ConnectionService, transport::Http2Io,
+    MAX_TIMEOUT,
+    phase::{self, Phase, Reporting},
+    service::ConnectionService,
 };
+use crate::inlet::Inlets;
 
 /// The limits of an HTTP/2 connection, for [`Serve::http2`](crate::Serve::http2).
 ///
@@ -187,13 +193,6 @@ impl Http2 {
         builder
     }
 
-    /// How many bytes are read before what they bring is taken: whatever they are, h2 charges less
-    /// for them than it allows to wait. The smallest frame that carries a message has fifteen bytes,
-    /// for which it charges 250, and it allows for half of the window; of that this is half again.
-    fn slice_len(&self) -> usize {
-        (self.initial_connection_window as usize / 64).min(64 << 10)
-    }
-
     /// Runs one connection until its end.
     pub(super) async fn serve<Io, S, B>(
         &self,
@@ -201,7 +200,7 @@ impl Http2 {
         read_ahead: Bytes,
         mut service: ConnectionService<S>,
         idle_timeout: Duration,
-        mut stopping: watch::Receiver<()>,
+        mut phase: watch::Receiver<Phase>,
     ) -> hyper::Result<()>
     where
         Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -212,49 +211,45 @@ impl Http2 {
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
-        let streams = Streams::new(stopping.clone());
+        let streams = Streams::new(phase.clone());
         // Dropped before the connection: nothing goes on without it.
         let guard = Guard(streams.clone());
-        let inlets = Inlets::new(self.initial_stream_window as usize);
+        let inlets = Inlets::new(self.initial_stream_window, self.initial_connection_window);
         service.inlets = Some(inlets.clone());
-        let (io, slice) = Http2Io::new(io, read_ahead);
+        let io = inlets.below(io, read_ahead);
         let builder = self.builder(streams.clone());
         let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
-        let slice_len = self.slice_len();
         let mut idle = pin!(sleep(idle_timeout));
         let mut is_ending = false;
         let result = loop {
             tokio::select! {
-                // In this order: a stream that the connection begins is waited for at once.
                 biased;
-                result = poll_fn(|cx| {
-                    slice.store(slice_len, Ordering::Relaxed);
-                    inlets.begin_poll();
-                    let result = connection.as_mut().poll(cx);
-                    // Before anything more is read.
-                    inlets.poll(cx);
-                    result
-                }) => break result,
-                _ = stopping.changed(), if !is_ending => {
+                result = poll_fn(|cx| inlets.poll(cx, |cx| connection.as_mut().poll(cx))) => {
+                    break result;
+                }
+                next = phase::next(&mut phase) => {
+                    if next == Phase::Cut {
+                        break Ok(());
+                    }
                     is_ending = true;
                     connection.as_mut().graceful_shutdown();
                 }
-                ended = streams.next_end() => {
-                    report_panic(&ended, "its stream is reset");
-                    if streams.is_empty() {
-                        idle.as_mut().reset(Instant::now() + idle_timeout);
-                    }
-                }
+                // Nobody is woken when a stream ends: this looks when it is time, and goes on
+                // waiting if it was not.
                 () = &mut idle => {
-                    if streams.is_empty() && is_ending {
+                    let now = Instant::now();
+                    let due = streams.idle_since().unwrap_or(now) + idle_timeout;
+                    if due > now {
+                        idle.as_mut().reset(due);
+                        continue;
+                    }
+                    if is_ending {
                         // It was told, and neither goes nor says anything.
                         break Ok(());
                     }
-                    if streams.is_empty() {
-                        is_ending = true;
-                        connection.as_mut().graceful_shutdown();
-                    }
-                    idle.as_mut().reset(Instant::now() + idle_timeout);
+                    is_ending = true;
+                    connection.as_mut().graceful_shutdown();
+                    idle.as_mut().reset(now + idle_timeout);
                 }
             }
         };
@@ -263,42 +258,76 @@ impl Http2 {
     }
 }
 
+/// Sees to it that a session on this request gets its bytes from the inlets. Whoever takes hyper's
+/// upgrade out of the request gets it still.
+pub(super) fn provide<B>(inlets: &Inlets, request: &mut Request<B>) {
+    let extensions = request.extensions();
+    let (Some(protocol), Some(upgrade)) =
+        (extensions.get::<Protocol>(), extensions.get::<OnUpgrade>())
+    else {
+        return;
+    };
+    if *request.method() != Method::CONNECT || protocol.as_str() != "websocket" {
+        return;
+    }
+    let (upgrade, inlets) = (upgrade.clone(), inlets.downgrade());
+    // Polled by a session that takes the request, and by nobody else.
+    let io = async move {
+        let upgraded = upgrade.await.map_err(io::Error::other)?;
+        let io = inlets.add(upgraded);
+        io.ok_or_else(|| io::ErrorKind::ConnectionAborted.into())
+    };
+    request.extensions_mut().insert(ProvidedIo::from_future(io));
+}
+
 /// RFC 9113 §6.9.1.
 const MAX_WINDOW: u32 = (1 << 31) - 1;
 
 /// The tasks of a connection's streams.
 #[derive(Clone)]
-struct Streams {
-    tasks: Arc<Mutex<JoinSet<()>>>,
+struct Streams(Arc<Tasks>);
+
+struct Tasks {
+    running: Mutex<Running>,
     /// The server waits until nobody has one.
-    stopping: watch::Receiver<()>,
+    _phase: watch::Receiver<Phase>,
+}
+
+struct Running {
+    /// By number; without a handle while a task is being spawned.
+    tasks: HashMap<u64, Option<AbortHandle>>,
+    last: u64,
+    /// Since when there has been none.
+    empty_since: Instant,
+    /// Whether no more may run.
+    is_over: bool,
 }
 
 impl Streams {
-    fn new(stopping: watch::Receiver<()>) -> Self {
-        Self {
-            tasks: Arc::default(),
-            stopping,
-        }
+    fn new(phase: watch::Receiver<Phase>) -> Self {
+        Self(Arc::new(Tasks {
+            running: Mutex::new(Running {
+                tasks: HashMap::new(),
+                last: 0,
+                empty_since: Instant::now(),
+                is_over: false,
+            }),
+            _phase: phase,
+        }))
     }
 
-    fn with<T>(&self, act: impl FnOnce(&mut JoinSet<()>) -> T) -> T {
-        // A panic of a task is not one under the lock.
-        act(&mut self.tasks.lock().unwrap_or_else(PoisonError::into_inner))
+    fn lock(&self) -> MutexGuard<'_, Running> {
+        // Nothing that can panic runs under the lock.
+        self.0
+            .running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_empty(&self) -> bool {
-        self.with(|tasks| tasks.is_empty())
-    }
-
-    /// Waits for a stream to end, for ever if there is none.
-    fn next_end(&self) -> impl Future<Output = Result<(), JoinError>> {
-        poll_fn(|cx| {
-            self.with(|tasks| match tasks.poll_join_next(cx) {
-                Poll::Ready(Some(ended)) => Poll::Ready(ended),
-                Poll::Ready(None) | Poll::Pending => Poll::Pending,
-            })
-        })
+    /// Since when there has been no stream; `None` if there is one.
+    fn idle_since(&self) -> Option<Instant> {
+        let running = self.lock();
+        running.tasks.is_empty().then_some(running.empty_since)
     }
 }
 
@@ -308,13 +337,64 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, future: F) {
-        let stopping = self.stopping.clone();
-        self.with(|tasks| {
-            tasks.spawn(async move {
-                let _alive = stopping;
-                future.await;
-            })
-        });
+        let number = {
+            let mut running = self.lock();
+            running.last += 1;
+            let number = running.last;
+            running.tasks.insert(number, None);
+            number
+        };
+        let task = Task {
+            future,
+            _place: StreamPlace {
+                streams: self.clone(),
+                number,
+            },
+        };
+        // Not under the lock: a runtime that is going drops the task at once.
+        let task = tokio::spawn(Reporting::new(task, "its stream is reset"));
+        let mut running = self.lock();
+        if running.is_over {
+            task.abort();
+        } else if let Some(place) = running.tasks.get_mut(&number) {
+            *place = Some(task.abort_handle());
+        }
+    }
+}
+
+pin_project! {
+    /// The task of a stream.
+    struct Task<F> {
+        #[pin]
+        future: F,
+        // Last: the server waits until everything else has been dropped.
+        _place: StreamPlace,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Task<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.project().future.poll(cx)
+    }
+}
+
+/// A task's place among those that run.
+struct StreamPlace {
+    streams: Streams,
+    number: u64,
+}
+
+impl Drop for StreamPlace {
+    fn drop(&mut self) {
+        let mut running = self.streams.lock();
+        let task = running.tasks.remove(&self.number);
+        if running.tasks.is_empty() {
+            running.empty_since = Instant::now();
+        }
+        drop(running);
+        drop(task);
     }
 }
 
@@ -323,7 +403,13 @@ struct Guard(Streams);
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        // They hold their own way to spawn more: the set would never go by itself.
-        self.0.with(JoinSet::abort_all);
+        let tasks = {
+            let mut running = self.0.lock();
+            running.is_over = true;
+            mem::take(&mut running.tasks)
+        };
+        for task in tasks.into_values().flatten() {
+            task.abort();
+        }
     }
 }

@@ -14,7 +14,7 @@ use tower::{Service, ServiceExt, util::Oneshot};
 use ws_tower::{BoxError, PeerAddr, gate::Gate};
 
 #[cfg(feature = "http2")]
-use super::inlet::Inlets;
+use crate::inlet::Inlets;
 #[cfg(feature = "rustls")]
 use crate::server::PeerCertificates;
 
@@ -50,7 +50,7 @@ where
         }
         #[cfg(feature = "http2")]
         if let Some(inlets) = &self.inlets {
-            inlets.provide(&mut request);
+            super::http2::provide(inlets, &mut request);
         }
         let is_outermost = self.gate.admit(&mut request);
         ConnectionFuture {

@@ -261,11 +261,7 @@ impl Tls {
     }
 
     /// Makes a connection a TLS one, in time.
-    pub(super) async fn handshake<Io>(
-        &self,
-        io: Io,
-        offers_http2: bool,
-    ) -> io::Result<TlsStream<Io>>
+    pub(super) async fn handshake<Io>(self, io: Io, offers_http2: bool) -> io::Result<TlsStream<Io>>
     where
         Io: AsyncRead + AsyncWrite + Unpin,
     {

@@ -143,7 +143,7 @@ impl Pending {
             _registrations: (tracker.register(&self.shared), of_layer),
             phase: Phase::Waiting {
                 waiting: Some(Box::new(Waiting {
-                    deadline: Box::pin(sleep(self.timeout)),
+                    deadline: None,
                     pending: self,
                 })),
             },
@@ -195,7 +195,8 @@ pin_project! {
 
 struct Waiting {
     pending: Pending,
-    deadline: Pin<Box<Sleep>>,
+    /// Mostly the bytes are there at once.
+    deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl Waiting {
@@ -234,7 +235,11 @@ impl Waiting {
             }
             Poll::Pending => {}
         }
-        self.deadline.as_mut().poll(cx).map(|()| {
+        let timeout = self.pending.timeout;
+        let deadline = self
+            .deadline
+            .get_or_insert_with(|| Box::pin(sleep(timeout)));
+        deadline.as_mut().poll(cx).map(|()| {
             let path = self.pending.shared.path();
             tracing::debug!(
                 path,

@@ -49,10 +49,16 @@
 //!   topic itself. They vanish when their node ends, and three heartbeats after it has died. While
 //!   the broker is away nobody vanishes. [Without presence](Backplane::without_presence)
 //!   each node knows its own.
+//! - **The newest message**, where the [policy](super::Policy::retain) retains it. A node that
+//!   subscribes to a topic asks for it, and so does one that has missed messages and nothing newer
+//!   has come. The node that has published it tells it again, after a round trip; if it has no members any
+//!   more, one of the others does, 25 to 125 ms later. All members there get it, unless it has reached them
+//!   or something newer has. With no node left that has members or watches of the topic it is gone.
 //! - **Strangers.** What is on the channels and not an envelope of this version is refused and
 //!   counted. Who may publish to the broker may publish to every topic: guard it.
 //!
-//! Between two nodes the order of a topic may differ: each has its own members' messages first.
+//! Between two nodes the order of a topic may differ: each has its own members' messages first. So
+//! two nodes that publish at the same moment may retain different messages, until the next.
 //!
 //! What is counted is the node's: a member that joins during an outage is told of the whole of it.
 //! A message [to one member](super::Hub::publish_to) has a number as all others, and when it is
@@ -103,6 +109,7 @@ pub mod operation;
 #[cfg(feature = "redis")]
 mod redis;
 mod relay;
+mod stamp;
 mod stats;
 
 use std::{
@@ -130,6 +137,7 @@ pub(super) use self::{
     envelope::{Address, Change, Entry, Remote, SeatId},
     inbound::Inbound,
     relay::Relay,
+    stamp::Stamp,
 };
 
 /// How a hub shares its topics with those of other nodes: see the [module](self).

@@ -40,6 +40,16 @@ impl Compression {
             message.deflate(settings);
         }
     }
+
+    /// Compresses a message for one who is about to join.
+    pub(super) fn prepare_for(connection: &Connection) -> impl FnOnce(&PreparedMessage) + use<> {
+        let settings = connection.deflate();
+        move |message| {
+            if let Some(settings) = settings {
+                message.deflate(&settings);
+            }
+        }
+    }
 }
 
 #[cfg(not(feature = "deflate"))]
@@ -52,4 +62,8 @@ impl Compression {
     pub(super) fn leave(&self) {}
 
     pub(super) fn prepare(&self, _: &PreparedMessage) {}
+
+    pub(super) fn prepare_for(_: &Connection) -> impl FnOnce(&PreparedMessage) + use<> {
+        |_| {}
+    }
 }

@@ -5,8 +5,9 @@ use std::{cell::Cell, sync::MutexGuard, task::Waker};
 use ws_core::{PreparedMessage, SendError};
 
 use super::{
+    backplane::Stamp,
     policy::{Policy, SlowConsumer},
-    segment::{Entry, Segment},
+    segment::{Entry, Retained, Segment},
     stats::{Counters, Stats},
 };
 use crate::session::{
@@ -27,6 +28,8 @@ const MAX_WAKERS: usize = 4096;
 pub(super) struct Delivery<'a> {
     message: &'a PreparedMessage,
     policy: &'a Policy,
+    /// For a message that the topic retains.
+    pub(super) stamp: Option<Stamp>,
     reached: usize,
     stats: Stats,
     wakers: Vec<Waker>,
@@ -39,6 +42,7 @@ impl<'a> Delivery<'a> {
         Self {
             message,
             policy,
+            stamp: None,
             reached: 0,
             stats: Stats::default(),
             wakers: WAKERS.take(),
@@ -47,8 +51,12 @@ impl<'a> Delivery<'a> {
         }
     }
 
-    /// Queues it for the members of a segment.
-    pub(super) fn reach_all(&mut self, segment: &Segment, except: Option<MemberId>) {
+    /// Queues it for the members of a segment, and leaves it there for those to come if the topic
+    /// retains it.
+    pub(super) fn reach_all(&mut self, segment: &mut Segment, except: Option<MemberId>) {
+        if self.policy.retains {
+            self.leave_in(segment);
+        }
         for (id, member) in segment.members() {
             if Some(id) != except {
                 self.reach(id, member);
@@ -56,17 +64,25 @@ impl<'a> Delivery<'a> {
         }
     }
 
+    #[inline(never)]
+    fn leave_in(&mut self, segment: &mut Segment) {
+        let retained = Retained {
+            message: self.message.clone(),
+            stamp: self.stamp,
+        };
+        self.spent.extend(segment.retain(retained));
+    }
+
     /// Queues it for one member. The topic's lock is held.
     #[inline]
     pub(super) fn reach(&mut self, id: MemberId, member: &Entry) {
         let mut state = member.session.lock();
-        let is_waiting = state.feeds.as_ref().is_some_and(|it| it.is_waiting());
         let has_room = match self.policy.rule {
             // A value that lies in the queue cannot be replaced any more.
             SlowConsumer::Latest => state.connection.outgoing_size() == 0,
             _ => true,
         };
-        if has_room && !is_waiting {
+        if has_room && !state.is_waiting() {
             match state.connection.send_prepared(self.message) {
                 Ok(()) => {
                     self.reached += 1;
@@ -87,9 +103,6 @@ impl<'a> Delivery<'a> {
         if !state.connection.is_open() {
             return;
         }
-        let Some(feeds) = &mut state.feeds else {
-            return;
-        };
         let Self {
             message,
             policy,
@@ -97,14 +110,16 @@ impl<'a> Delivery<'a> {
             spent,
             ..
         } = self;
-        let is_queued = feeds.change(member.key, id, |backlog| {
-            queue(backlog, message, policy, stats, spent)
+        let is_queued = state.with_feeds(|feeds| {
+            feeds.change(member.key, id, |backlog| {
+                queue(backlog, message, policy, stats, spent)
+            })
         });
-        match is_queued {
+        match is_queued.flatten() {
             Some(true) => self.reached += 1,
             Some(false) if policy.rule == SlowConsumer::Disconnect => {
                 stats.disconnected += 1;
-                self.gone.extend(state.feeds.take().map(|feeds| *feeds));
+                self.gone.extend(state.take_feeds().map(|feeds| *feeds));
                 // What the peer has sent must not hide its Close.
                 state.connection.discard_overflow();
                 let _ = state.connection.close(policy.close.clone());
@@ -119,25 +134,30 @@ impl<'a> Delivery<'a> {
     /// place behind what waits, and the notice is made when its turn has come.
     pub(super) fn reach_with_gap(&mut self, id: MemberId, member: &Entry, missed: u64) {
         let mut state = member.session.lock();
-        let is_waiting = state.feeds.as_ref().is_some_and(|it| it.is_waiting());
-        if !is_waiting && state.connection.send_prepared(self.message).is_ok() {
+        if !state.is_waiting() && state.connection.send_prepared(self.message).is_ok() {
             self.wakers.extend(state.nudge());
             return;
         }
-        if state.connection.is_open()
-            && let Some(feeds) = &mut state.feeds
-        {
-            feeds.change(member.key, id, |backlog| backlog.miss_last(missed));
+        if state.connection.is_open() {
+            state.with_feeds(|feeds| {
+                feeds.change(member.key, id, |backlog| backlog.miss_last(missed))
+            });
         }
     }
 
     /// As [`finish`](Self::finish), for a notice, which counts as no message.
     pub(super) fn finish_notice(self) {
-        self.finish(&Counters::default());
+        self.finish_retained(&Counters::default());
     }
 
     /// Does what had to wait for the end of the locks. Returns how many were reached.
     pub(super) fn finish(mut self, counters: &Counters) -> usize {
+        self.stats.published = 1;
+        self.finish_retained(counters)
+    }
+
+    /// As [`finish`](Self::finish), for a message that has been published before.
+    pub(super) fn finish_retained(mut self, counters: &Counters) -> usize {
         for waker in self.wakers.drain(..) {
             waker.wake();
         }
@@ -148,7 +168,6 @@ impl<'a> Delivery<'a> {
         for feeds in self.gone {
             feeds.leave();
         }
-        self.stats.published = 1;
         self.stats.delivered = self.reached as u64;
         counters.add(&self.stats);
         self.reached

@@ -1,4 +1,4 @@
-//! What happens to a subscriber that does not keep up.
+//! What a topic does for a subscriber that does not keep up, and for one that comes later.
 
 use std::{fmt, sync::Arc};
 
@@ -23,7 +23,8 @@ pub enum SlowConsumer {
     Latest,
 }
 
-/// How a topic treats slow subscribers: the rule, how much may wait for one, and what it is told.
+/// How a topic treats slow subscribers: the rule, how much may wait for one, and what it is told;
+/// and whether whoever comes later gets the newest message.
 ///
 /// ```
 /// use ws_tower::hub::{Hub, Policy, SlowConsumer};
@@ -44,6 +45,7 @@ pub struct Policy {
     pub(super) backlog: usize,
     pub(super) close: CloseFrame,
     pub(super) notice: Option<Arc<Notice>>,
+    pub(super) retains: bool,
 }
 
 impl Policy {
@@ -57,6 +59,7 @@ impl Policy {
                 "the subscriber does not keep up",
             ),
             notice: None,
+            retains: false,
         }
     }
 
@@ -101,6 +104,40 @@ impl Policy {
         self.notice = Some(Arc::new(move |lag| notice(lag).into()));
         self
     }
+
+    /// Keeps the newest message of the topic for whoever joins later, under every rule: it is
+    /// queued for the new member while it joins, in its place among what is published. What counts
+    /// is published to all, or to all but one; not a message to one member, a notice or a
+    /// Close. Default: nothing is kept.
+    ///
+    /// It is kept as long as the topic: with its last member and [`Watch`](crate::hub::Watch) it is
+    /// gone, and what is published to a topic that nobody has joined is not kept. A watch
+    /// keeps it for a topic without members. Other nodes of a [backplane](crate::hub::backplane) that
+    /// come later are told of it. [`Hub::retained`](crate::hub::Hub::retained) reads it.
+    ///
+    /// ```
+    /// use ws_tower::hub::{Hub, Policy, SlowConsumer};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use ws_tower::Config;
+    /// let hub = Hub::builder()
+    ///     .slow_consumer(Policy::new(SlowConsumer::Latest).retain())
+    ///     .build();
+    /// let _watch = hub.watch("sensor/7");
+    /// hub.publish("sensor/7", "21.5 °C");
+    ///
+    /// let (mut client, server) = ws_tower::pair(Config::new());
+    /// let _seat = hub.join("sensor/7", &server);
+    /// assert_eq!(client.recv().await.transpose()?, Some("21.5 °C".into()));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn retain(mut self) -> Self {
+        self.retains = true;
+        self
+    }
 }
 
 impl Default for Policy {
@@ -123,6 +160,7 @@ impl fmt::Debug for Policy {
             .field("backlog", &self.backlog)
             .field("close", &self.close)
             .field("notice", &self.notice.is_some())
+            .field("retains", &self.retains)
             .finish()
     }
 }

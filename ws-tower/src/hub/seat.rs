@@ -77,11 +77,11 @@ impl Drop for Seat {
         // Of the topic nobody can reach it any more.
         let left = {
             let mut state = self.session.lock();
-            let feeds = state.feeds.as_mut();
-            let left = feeds.and_then(|feeds| feeds.remove(self.key, self.id));
+            let left =
+                state.with_feeds(|feeds| (feeds.remove(self.key, self.id), feeds.is_empty()));
             // A socket that has left its last topic owns nothing of the hub's.
-            let is_last = state.feeds.as_ref().is_some_and(|feeds| feeds.is_empty());
-            (left, if is_last { state.feeds.take() } else { None })
+            let is_last = left.as_ref().is_some_and(|(_, is_last)| *is_last);
+            (left, if is_last { state.take_feeds() } else { None })
         };
         drop(left);
     }

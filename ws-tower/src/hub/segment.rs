@@ -1,10 +1,14 @@
 //! The members of a topic, in segments of a few hundred.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use slab::Slab;
-use ws_core::Utf8Bytes;
+use ws_core::{PreparedMessage, Utf8Bytes};
 
+use super::backplane::Stamp;
 use crate::session::{feeds::MemberId, state::Shared};
 
 /// Members of a segment. As long as a publisher holds one segment nobody joins or leaves it: it is
@@ -14,7 +18,9 @@ pub(super) const CAPACITY: usize = 256;
 /// Some members of a topic, and in the first segment the way to all others.
 ///
 /// Publishers go from segment to segment and hold one until they have the next, so none overtakes
-/// another, and all members get the messages of a topic in the same order.
+/// another, and all members get the messages of a topic in the same order. If the topic retains its
+/// newest message, each segment has the one that has passed last: whoever joins there has all that
+/// follow.
 #[derive(Default)]
 pub(super) struct Segment {
     members: Slab<Entry>,
@@ -23,6 +29,16 @@ pub(super) struct Segment {
     /// In the first one: the segments behind it. Copied only if one is added while a publisher
     /// has it in use.
     rest: Rest,
+    /// The message that has passed last, if the topic retains it.
+    retained: Option<Box<Retained>>,
+}
+
+/// A message that a topic keeps.
+#[derive(Clone)]
+pub(super) struct Retained {
+    pub(super) message: PreparedMessage,
+    /// Which publication it is; `None` if the topic is not shared with other nodes.
+    pub(super) stamp: Option<Stamp>,
 }
 
 /// The segments behind the first; `None` for none.
@@ -44,13 +60,6 @@ pub(super) struct Entry {
 pub(super) struct Guarded(Arc<Mutex<Segment>>);
 
 impl Guarded {
-    pub(super) fn new(index: u32) -> Self {
-        Self(Arc::new(Mutex::new(Segment {
-            index,
-            ..Segment::default()
-        })))
-    }
-
     pub(super) fn lock(&self) -> MutexGuard<'_, Segment> {
         // Nothing that can panic runs under the lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -109,10 +118,31 @@ impl Segment {
         self.rest.clone()
     }
 
-    /// Adds a segment behind all others.
-    pub(super) fn push(&mut self, segment: Guarded) {
+    /// To the first one: adds a segment behind all others.
+    pub(super) fn push(&mut self, index: u32) {
+        let segment = Segment {
+            index,
+            // The publishers who are on their way do not come there, and all of them have
+            // been here.
+            retained: self.retained.clone(),
+            ..Segment::default()
+        };
         let rest = self.rest.get_or_insert_default();
-        Arc::make_mut(rest).push(segment);
+        Arc::make_mut(rest).push(Guarded(Arc::new(Mutex::new(segment))));
+    }
+
+    pub(super) fn retained(&self) -> Option<&Retained> {
+        self.retained.as_deref()
+    }
+
+    /// A message passes. Returns the one before.
+    #[must_use = "it is to be dropped outside the lock"]
+    pub(super) fn retain(&mut self, retained: Retained) -> Option<PreparedMessage> {
+        if let Some(place) = &mut self.retained {
+            return Some(mem::replace(&mut **place, retained).message);
+        }
+        self.retained = Some(Box::new(retained));
+        None
     }
 
     fn id(&self, number: u64, slot: usize) -> MemberId {

@@ -1,6 +1,7 @@
 //! A topic: its members, and the order in which they join, leave and get its messages.
 
 use std::{
+    cell::OnceCell,
     collections::HashMap,
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -11,12 +12,12 @@ use std::{
 use ws_core::{CloseFrame, Message, PreparedMessage, Utf8Bytes};
 
 use super::{
-    backplane::{self, Address, Change, NodeId, Relay, Remote, SeatId},
+    backplane::{self, Address, Change, NodeId, Relay, Remote, SeatId, Stamp},
     compression::Compression,
     delivery::Delivery,
     policy::{Lag, Policy, SlowConsumer},
     presence::{Member, Presence, Watcher},
-    segment::{Entry, Guarded},
+    segment::{Entry, Guarded, Retained},
     stats::{Counters, Stats},
 };
 use crate::session::{
@@ -117,13 +118,17 @@ impl Topic {
         session: &Arc<Shared>,
         metadata: Option<&Arc<Utf8Bytes>>,
     ) -> Joined {
+        self.prepare_retained(session);
+        // What is retained may be replaced as soon as its segment is free.
+        let retained = OnceCell::new();
+        let mut delivery = None;
         let (seat, wakers, is_closed) = {
             let mut roster = self.roster();
             if roster.is_closed {
                 return Joined::TopicIsGone;
             }
             let index = self.open_segment(&mut roster);
-            match self.seat(index, session, metadata) {
+            match self.seat(index, session, metadata, &retained, &mut delivery) {
                 Some((id, key, is_full)) => {
                     if is_full {
                         // It was the last on the list.
@@ -141,6 +146,9 @@ impl Topic {
                 None => (None, Vec::new(), roster.close_if_unused()),
             }
         };
+        if let Some(delivery) = delivery {
+            delivery.finish_retained(&self.counters);
+        }
         wake(wakers);
         self.wake_relay();
         if is_closed {
@@ -161,30 +169,56 @@ impl Topic {
     /// Queues a message for all members but one, and for other nodes. Returns how many were
     /// reached here.
     pub(super) fn publish(&self, message: &PreparedMessage, except: Option<MemberId>) -> usize {
-        if let Some(relay) = &self.relay {
-            let to = address(except, |number| relay.node_of(number));
-            relay.publish(&self.name, to, message.message());
-        }
-        self.publish_here(message, except)
-    }
-
-    /// Queues a message for all members of this node but one. Returns how many were reached.
-    fn publish_here(&self, message: &PreparedMessage, except: Option<MemberId>) -> usize {
         self.compression.prepare(message);
         let mut delivery = Delivery::new(message, &self.policy);
-        {
-            let rest;
-            let mut segment = self.first.lock();
-            // Taken under the first lock: whoever comes later knows no fewer segments.
-            rest = segment.rest();
-            delivery.reach_all(&segment, except);
-            for next in rest.iter().flat_map(|rest| rest.iter()) {
-                // The lock of this one goes when the next is held: nobody overtakes.
-                segment = next.lock();
-                delivery.reach_all(&segment, except);
+        let mut wakes = false;
+        if let Some(relay) = &self.relay {
+            let to = address(except, |number| relay.node_of(number));
+            if self.policy.retains {
+                // The order here is the order there: all nodes end with the same message.
+                self.pass(&mut delivery, except, |delivery, _| {
+                    (delivery.stamp, wakes) = relay.queue(&self.name, to, message.message());
+                    true
+                });
+                if wakes {
+                    relay.wake();
+                }
+                return delivery.finish(&self.counters);
             }
+            relay.publish(&self.name, to, message.message());
         }
+        self.pass(&mut delivery, except, |_, _| true);
         delivery.finish(&self.counters)
+    }
+
+    /// Takes a message through all segments, unless `begins` says no: it runs under the lock of the
+    /// first, and sees what is retained.
+    fn pass<'a>(
+        &self,
+        delivery: &mut Delivery<'a>,
+        except: Option<MemberId>,
+        begins: impl FnOnce(&mut Delivery<'a>, Option<&Retained>) -> bool,
+    ) -> bool {
+        let rest;
+        let mut segment = self.first.lock();
+        if !begins(delivery, segment.retained()) {
+            return false;
+        }
+        // Taken under the first lock: whoever comes later knows no fewer segments.
+        rest = segment.rest();
+        delivery.reach_all(&mut segment, except);
+        for next in rest.iter().flat_map(|rest| rest.iter()) {
+            // The lock of this one goes when the next is held: nobody overtakes.
+            segment = next.lock();
+            delivery.reach_all(&mut segment, except);
+        }
+        true
+    }
+
+    /// What whoever joins now gets first.
+    pub(super) fn retained(&self) -> Option<PreparedMessage> {
+        let first = self.first.lock();
+        first.retained().map(|it| it.message.clone())
     }
 
     /// Queues a message for one member. Returns how many were reached.
@@ -219,10 +253,48 @@ impl Topic {
 
     // Other nodes.
 
+    /// Whether the topic keeps its newest message.
+    pub(super) fn retains(&self) -> bool {
+        self.policy.retains
+    }
+
+    /// What the topic retains, and which publication it is.
+    pub(super) fn newest(&self) -> Option<(Message, Stamp)> {
+        let first = self.first.lock();
+        let retained = first.retained()?;
+        Some((retained.message.message().clone(), retained.stamp?))
+    }
+
     /// Queues a message of another node for all members but one.
-    pub(super) fn deliver(&self, message: Message, except: Option<SeatId>) {
+    pub(super) fn deliver(&self, message: Message, except: Option<SeatId>, stamp: Option<Stamp>) {
+        let message = PreparedMessage::new(message);
+        self.compression.prepare(&message);
+        let mut delivery = Delivery::new(&message, &self.policy);
+        delivery.stamp = stamp;
         let except = except.map(|it| it.member(0));
-        self.publish_here(&PreparedMessage::new(message), except);
+        self.pass(&mut delivery, except, |_, _| true);
+        delivery.finish(&self.counters);
+    }
+
+    /// Queues what another node retains for all members, if it is newer than what is retained here.
+    /// Says whether it is.
+    pub(super) fn deliver_newest(
+        &self,
+        message: Message,
+        stamp: Stamp,
+        is_newer: impl FnOnce(&Stamp) -> bool,
+    ) -> bool {
+        let message = PreparedMessage::new(message);
+        self.compression.prepare(&message);
+        let mut delivery = Delivery::new(&message, &self.policy);
+        delivery.stamp = Some(stamp);
+        let passes = self.pass(&mut delivery, None, |_, retained| {
+            retained.is_none_or(|it| it.stamp.as_ref().is_some_and(is_newer))
+        });
+        if passes {
+            delivery.finish(&self.counters);
+        }
+        passes
     }
 
     /// Queues a message of another node for one member.
@@ -435,7 +507,7 @@ impl Topic {
         let index = roster.segments;
         roster.segments += 1;
         roster.open.push(index);
-        self.first.lock().push(Guarded::new(index));
+        self.first.lock().push(index);
         index
     }
 
@@ -447,12 +519,26 @@ impl Topic {
         rest.get(behind as usize).cloned()
     }
 
-    /// Takes a seat for a session, if it is open. Says whether the segment is full by now.
-    fn seat(
-        self: &Arc<Self>,
+    /// Compresses what is retained for a socket that wants that, while no lock is held. If a newer
+    /// message comes in between, the socket compresses that.
+    fn prepare_retained(&self, session: &Shared) {
+        if self.policy.retains
+            && let Some(retained) = self.retained()
+        {
+            let prepare = Compression::prepare_for(&session.lock().connection);
+            prepare(&retained);
+        }
+    }
+
+    /// Takes a seat for a session, if it is open, and queues what the topic retains. Says whether
+    /// the segment is full by now.
+    fn seat<'a>(
+        self: &'a Arc<Self>,
         index: u32,
         session: &Arc<Shared>,
         metadata: Option<&Arc<Utf8Bytes>>,
+        retained: &'a OnceCell<PreparedMessage>,
+        delivery: &mut Option<Delivery<'a>>,
     ) -> Option<(MemberId, usize, bool)> {
         let guarded = self.segment(index)?;
         let mut segment = guarded.lock();
@@ -464,11 +550,18 @@ impl Topic {
                 return None;
             }
             let source: Arc<dyn Source> = Arc::clone(self) as _;
-            member.key = state.feeds.get_or_insert_default().insert(source, id);
+            member.key = state.insert_feed(source, id);
             member.compresses = self.compression.join(&state.connection);
         }
         let key = member.key;
         segment.insert(id, member);
+        if let Some(newest) = segment.retained()
+            && let Some(member) = segment.get(id)
+        {
+            let message = retained.get_or_init(|| newest.message.clone());
+            let delivery = delivery.insert(Delivery::new(message, &self.policy));
+            delivery.reach(id, member);
+        }
         Some((id, key, segment.is_full()))
     }
 

@@ -123,7 +123,7 @@ struct Due {
 
 impl Feeds {
     /// Takes a seat in. Its key is given again when it has left.
-    pub(crate) fn insert(&mut self, source: Arc<dyn Source>, member: MemberId) -> usize {
+    fn insert(&mut self, source: Arc<dyn Source>, member: MemberId) -> usize {
         if self.seats.capacity() == 0 {
             // Most sockets have one.
             self.seats = Slab::with_capacity(1);
@@ -150,9 +150,13 @@ impl Feeds {
     }
 
     /// Whether something waits: then a new message has to queue up behind it.
-    #[inline]
-    pub(crate) fn is_waiting(&self) -> bool {
+    fn is_waiting(&self) -> bool {
         !self.ready.is_empty()
+    }
+
+    /// Whether something waits, or is to be dropped.
+    fn is_busy(&self) -> bool {
+        self.is_waiting() || !self.spent.is_empty()
     }
 
     /// Changes the backlog of a member. `None`: it has no seat here.
@@ -321,10 +325,46 @@ pub(crate) fn refill<'a>(
 }
 
 impl State {
+    /// Changes the seats, if there are any.
+    pub(crate) fn with_feeds<T>(&mut self, change: impl FnOnce(&mut Feeds) -> T) -> Option<T> {
+        let feeds = self.feeds.as_mut()?;
+        let result = change(feeds);
+        self.feeds_are_busy = feeds.is_busy();
+        Some(result)
+    }
+
+    /// Takes a seat in.
+    pub(crate) fn insert_feed(&mut self, source: Arc<dyn Source>, member: MemberId) -> usize {
+        let feeds = self.feeds.get_or_insert_default();
+        feeds.insert(source, member)
+    }
+
+    /// Takes all seats out, with what waits for them.
+    #[must_use = "they are to be dropped outside the lock"]
+    pub(crate) fn take_feeds(&mut self) -> Option<Box<Feeds>> {
+        self.feeds_are_busy = false;
+        self.feeds.take()
+    }
+
+    /// Whether something waits in a backlog: then a new message has to queue up behind it.
+    #[inline]
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.feeds_are_busy && self.feeds.as_ref().is_some_and(|feeds| feeds.is_waiting())
+    }
+
     /// Fills the outgoing queue to half of its mark: the other half is the handler's. Stops at a
     /// gap.
     #[inline]
     fn draw(&mut self, draw: Draw) -> Option<Due> {
+        if !self.feeds_are_busy {
+            return None;
+        }
+        let due = self.draw_from_backlogs(draw);
+        self.with_feeds(|_| ());
+        due
+    }
+
+    fn draw_from_backlogs(&mut self, draw: Draw) -> Option<Due> {
         let feeds = self.feeds.as_mut()?;
         let mark = match draw {
             Draw::Behind | Draw::Room => (self.connection.config().outgoing_high_water / 2).max(1),
@@ -345,8 +385,7 @@ impl State {
 
     /// Sends a notice in the place of its gap.
     fn give(&mut self, due: &Due, notice: Option<&PreparedMessage>) {
-        if let Some(feeds) = &mut self.feeds
-            && feeds.told(due)
+        if self.with_feeds(|feeds| feeds.told(due)) == Some(true)
             && let Some(notice) = notice
         {
             let _ = self.connection.send_prepared_promised(notice);

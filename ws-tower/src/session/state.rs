@@ -24,12 +24,13 @@ use crate::{Closed, Error};
 ///
 /// The lock is never held across I/O, a poll of the handler, or the waking or dropping of a
 /// waker: those may run anything, this lock included.
+#[repr(C)]
 pub(crate) struct Shared {
-    state: Mutex<State>,
-    /// Whether something the handler waits for has changed.
-    handler_woken: AtomicBool,
     /// What has been received since the session's poll began, in bytes; written under the lock.
     taken: AtomicU32,
+    /// Whether something the handler waits for has changed.
+    handler_woken: AtomicBool,
+    state: Mutex<State>,
     about: Option<Box<About>>,
 }
 
@@ -37,17 +38,17 @@ pub(crate) struct Shared {
     clippy::struct_excessive_bools,
     reason = "each is set for good by a party of its own, or says who has the turn"
 )]
+// In this order: a broadcast goes from session to session and finds each of them cold. What it
+// looks at lies together, behind the lock and before the rest of the connection.
+#[repr(C)]
 pub(crate) struct State {
-    pub(crate) connection: Connection,
-    /// The session's task.
-    session: Option<Waker>,
     /// Whether the session is being polled: it will look at everything before it rests.
     polling: bool,
     /// Whether the session has been woken since its last poll.
     notified: bool,
-    /// Whoever waits in `recv`.
-    pub(crate) receiver: Option<Waker>,
-    pub(crate) waiters: Waiters,
+    /// Whether something waits for a seat, or is to be dropped: mostly not, and then nobody looks
+    /// into their box.
+    pub(super) feeds_are_busy: bool,
     /// Whether a `WebSocket` or a `Receiver` is left.
     pub(crate) receiver_is_alive: bool,
     pub(crate) handler: Handler,
@@ -55,10 +56,16 @@ pub(crate) struct State {
     pub(crate) cut: bool,
     /// Whether `recv` has told the error.
     pub(crate) error_is_told: bool,
+    /// The session's task.
+    session: Option<Waker>,
+    pub(crate) connection: Connection,
+    /// Whoever waits in `recv`.
+    pub(crate) receiver: Option<Waker>,
+    pub(crate) waiters: Waiters,
+    /// The seats in hubs, and what waits for them. Changed by [`with_feeds`](Self::with_feeds).
+    pub(super) feeds: Option<Box<Feeds>>,
     pub(crate) io_error: Option<Arc<io::Error>>,
     pub(crate) closed: Option<Closed>,
-    /// The seats in hubs, and what waits for them.
-    pub(crate) feeds: Option<Box<Feeds>>,
 }
 
 /// Where the handler is.
@@ -99,6 +106,7 @@ impl Shared {
                 io_error: None,
                 closed: None,
                 feeds: None,
+                feeds_are_busy: false,
             }),
             handler_woken: AtomicBool::new(handler == Handler::Running),
             taken: AtomicU32::new(0),
@@ -122,7 +130,7 @@ impl Shared {
 
     /// Whether the handler is to be polled; clears the flag.
     pub(crate) fn take_handler_wake(&self) -> bool {
-        self.handler_woken.swap(false, Ordering::AcqRel)
+        self.handler_is_woken() && self.handler_woken.swap(false, Ordering::AcqRel)
     }
 
     pub(crate) fn handler_is_woken(&self) -> bool {
@@ -205,7 +213,7 @@ impl Shared {
                 self.about(),
             );
             state.closed = Some(closed.clone());
-            let feeds = state.feeds.take();
+            let feeds = state.take_feeds();
             (closed, state.wakers(), state.give_up_writing(), feeds)
         };
         wakers.wake();
@@ -387,8 +395,8 @@ impl State {
     #[inline]
     pub(crate) fn wakers(&mut self) -> Wakers {
         let mut wakers = Wakers::default();
-        if let Some(feeds) = &mut self.feeds {
-            wakers.spent = feeds.take_spent();
+        if self.feeds_are_busy {
+            wakers.spent = self.with_feeds(Feeds::take_spent).unwrap_or_default();
         }
         if self.receiver.is_some() && self.is_receivable() {
             wakers.receiver = self.receiver.take();

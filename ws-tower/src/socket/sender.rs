@@ -153,7 +153,9 @@ impl Sender {
                     }
                 };
                 if has_come(state.connection.answered_probe(), number) {
-                    Ok(Ok(start.elapsed()))
+                    let now = Instant::now();
+                    state.connection.measure(now.into_std());
+                    Ok(Ok(now - start))
                 } else if state.has_ended() {
                     Ok(Err(state.cause()))
                 } else {
@@ -223,6 +225,12 @@ impl Sender {
     /// Whether messages can be sent: no Close has gone either way, and nothing has failed.
     pub fn is_open(&self) -> bool {
         self.shared.lock().connection.is_open()
+    }
+
+    /// How long the peer took to answer the newest ping: see
+    /// [`WebSocket::latency`](crate::WebSocket::latency).
+    pub fn latency(&self) -> Option<Duration> {
+        self.shared.lock().connection.latency()
     }
 
     /// The path of the request, as the layer saw it; empty for a client.

@@ -1,7 +1,7 @@
 //! What travels between nodes: one envelope for each payload of the broker.
 //!
 //! ```text
-//! "wsb" | version 1 | kind | node 8 | what the kind has, numbers in network order
+//! "wsb" | version 2 | kind | node 8 | what the kind has, numbers in network order
 //! ```
 //!
 //! The decoder takes nothing on trust: a broker is shared with others. It refuses what it does not
@@ -34,8 +34,14 @@ pub(super) enum Envelope {
         version: u64,
         change: Change,
     },
-    /// Who are your members? `None` asks all nodes.
-    Ask { node: Option<NodeId> },
+    /// Who are your members, or which is your newest message? `None` asks all nodes. To ask for
+    /// nothing says on a channel of one's own that the subscription stands.
+    Ask {
+        node: Option<NodeId>,
+        wanted: Wanted,
+    },
+    /// The newest message of a topic, for a node that has asked: again, or for the first time.
+    Newest { of: Publication, message: Message },
     /// These are, or the next part of them.
     Roster {
         topic: Utf8Bytes,
@@ -59,6 +65,41 @@ pub(super) struct Place {
     /// Counts from 1.
     pub(super) sequence: u64,
     /// Since the stream began, in microseconds.
+    pub(super) age: u64,
+}
+
+/// What a node that has subscribed to a topic wants to know of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) members: bool,
+    pub(super) newest: bool,
+}
+
+impl Wanted {
+    pub(super) fn members() -> Self {
+        Self {
+            members: true,
+            newest: false,
+        }
+    }
+
+    pub(super) fn newest() -> Self {
+        Self {
+            members: false,
+            newest: true,
+        }
+    }
+}
+
+/// Which publication a message is that is not in its place in the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Publication {
+    /// The node that published it.
+    pub(super) node: NodeId,
+    pub(super) stream: u64,
+    /// Counts from 1.
+    pub(super) sequence: u64,
+    /// Since it passed the node that tells of it, in microseconds.
     pub(super) age: u64,
 }
 
@@ -107,7 +148,7 @@ pub(super) enum Refused {
 }
 
 const MAGIC: &[u8; 3] = b"wsb";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// The most that an envelope adds to a payload, in bytes.
 pub(super) const MAX_HEADER: usize = 13 + 24 + 2 + 22;
@@ -123,11 +164,16 @@ const ROSTER: u8 = 8;
 const BEAT: u8 = 9;
 const RESYNC: u8 = 10;
 const BYE: u8 = 11;
+const NEWEST_TEXT: u8 = 12;
+const NEWEST_BINARY: u8 = 13;
+
+const MEMBERS: u8 = 1;
+const NEWEST: u8 = 2;
 
 impl Envelope {
     pub(super) fn encode(&self, node: NodeId) -> Bytes {
         let payload = match self {
-            Self::Message { message, .. } => message.len(),
+            Self::Message { message, .. } | Self::Newest { message, .. } => message.len(),
             _ => 64,
         };
         let mut out = BytesMut::with_capacity(MAX_HEADER + payload);
@@ -166,7 +212,18 @@ impl Envelope {
                     Change::Left(seat) => put_seat(&mut out, seat),
                 }
             }
-            Self::Ask { node } | Self::Resync { node } => out.put_u64(node.map_or(0, |it| it.0)),
+            Self::Ask { node, wanted } => {
+                out.put_u64(node.map_or(0, |it| it.0));
+                out.put_u8(u8::from(wanted.members) * MEMBERS + u8::from(wanted.newest) * NEWEST);
+            }
+            Self::Newest { of, message } => {
+                out.put_u64(of.node.0);
+                out.put_u64(of.stream);
+                out.put_u64(of.sequence);
+                out.put_u64(of.age);
+                out.put_slice(message.as_bytes());
+            }
+            Self::Resync { node } => out.put_u64(node.map_or(0, |it| it.0)),
             Self::Roster {
                 topic,
                 version,
@@ -210,6 +267,8 @@ impl Envelope {
             } => JOINED,
             Self::Change { .. } => LEFT,
             Self::Ask { .. } => ASK,
+            Self::Newest { message, .. } if message.is_text() => NEWEST_TEXT,
+            Self::Newest { .. } => NEWEST_BINARY,
             Self::Roster { .. } => ROSTER,
             Self::Beat { .. } => BEAT,
             Self::Resync { .. } => RESYNC,
@@ -233,12 +292,7 @@ fn open(mut rest: Bytes) -> Option<(NodeId, Envelope)> {
                 2 => Address::One(remote(rest)?),
                 _ => return None,
             };
-            let payload = rest.split_to(rest.len());
-            let message = if kind == TEXT {
-                Message::Text(Utf8Bytes::try_from(payload).ok()?)
-            } else {
-                Message::Binary(payload)
-            };
+            let message = message(rest, kind == TEXT)?;
             Envelope::Message { place, to, message }
         }
         CLOSE => {
@@ -267,6 +321,11 @@ fn open(mut rest: Bytes) -> Option<(NodeId, Envelope)> {
         }
         ASK => Envelope::Ask {
             node: asked(number(rest)?),
+            wanted: wanted(rest.try_get_u8().ok()?)?,
+        },
+        NEWEST_TEXT | NEWEST_BINARY => Envelope::Newest {
+            of: publication(rest)?,
+            message: message(rest, kind == NEWEST_TEXT)?,
         },
         ROSTER => {
             let topic = text(rest)?;
@@ -339,6 +398,34 @@ fn flag(rest: &mut Bytes) -> Option<bool> {
         1 => Some(true),
         _ => None,
     }
+}
+
+/// All that is left.
+fn message(rest: &mut Bytes, is_text: bool) -> Option<Message> {
+    let payload = rest.split_to(rest.len());
+    if is_text {
+        Some(Message::Text(Utf8Bytes::try_from(payload).ok()?))
+    } else {
+        Some(Message::Binary(payload))
+    }
+}
+
+fn wanted(flags: u8) -> Option<Wanted> {
+    let wanted = Wanted {
+        members: flags & MEMBERS > 0,
+        newest: flags & NEWEST > 0,
+    };
+    (flags <= MEMBERS + NEWEST).then_some(wanted)
+}
+
+fn publication(rest: &mut Bytes) -> Option<Publication> {
+    let of = Publication {
+        node: asked(number(rest)?)?,
+        stream: number(rest)?,
+        sequence: number(rest)?,
+        age: number(rest)?,
+    };
+    (of.sequence > 0).then_some(of)
 }
 
 /// 0 asks all nodes.
@@ -465,7 +552,19 @@ mod tests {
                     change,
                 }
             }),
-            node().prop_map(|node| Envelope::Ask { node }),
+            (node(), any::<bool>(), any::<bool>()).prop_map(|(node, members, newest)| {
+                let wanted = Wanted { members, newest };
+                Envelope::Ask { node, wanted }
+            }),
+            (1..=u64::MAX, some_place(), message()).prop_map(|(node, place, message)| {
+                let of = Publication {
+                    node: NodeId(node),
+                    stream: place.stream,
+                    sequence: place.sequence,
+                    age: place.age,
+                };
+                Envelope::Newest { of, message }
+            }),
             node().prop_map(|node| Envelope::Resync { node }),
             any::<u32>().prop_map(|expiry| Envelope::Beat { expiry }),
             Just(Envelope::Bye),
@@ -492,9 +591,9 @@ mod tests {
         }
 
         #[test]
-        fn no_payload_is_a_panic(payload in any::<Vec<u8>>(), kind in 0..14_u8) {
+        fn no_payload_is_a_panic(payload in any::<Vec<u8>>(), kind in 0..16_u8) {
             let _ = Envelope::decode(payload.clone().into());
-            let ours = [b"wsb\x01".as_slice(), &[kind], &payload].concat();
+            let ours = [b"wsb\x02".as_slice(), &[kind], &payload].concat();
             if let Ok((node, envelope)) = Envelope::decode(ours.clone().into()) {
                 prop_assert_eq!(envelope.encode(node), ours);
             }
@@ -527,7 +626,7 @@ mod tests {
             to: Address::All,
             message: "Hi".into(),
         };
-        let expected = b"wsb\x01\x01\x01\x02\x03\x04\x05\x06\x07\x08\
+        let expected = b"wsb\x02\x01\x01\x02\x03\x04\x05\x06\x07\x08\
             \0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x04\0Hi";
         assert_eq!(&envelope.encode(NODE)[..], expected);
     }
@@ -538,14 +637,14 @@ mod tests {
         assert_eq!(decode(b""), Some(Refused::Foreign));
         assert_eq!(decode(b"{\"hello\":1}"), Some(Refused::Foreign));
         assert_eq!(decode(b"wsb"), Some(Refused::Broken));
-        assert_eq!(decode(b"wsb\x02whatever"), Some(Refused::Version(2)));
-        assert_eq!(decode(b"wsb\x01\x0b\0\0\0\0\0\0\0\x01"), None);
+        assert_eq!(decode(b"wsb\x01whatever"), Some(Refused::Version(1)));
+        assert_eq!(decode(b"wsb\x02\x0b\0\0\0\0\0\0\0\x01"), None);
         assert_eq!(
-            decode(b"wsb\x01\x0b\0\0\0\0\0\0\0\0"),
+            decode(b"wsb\x02\x0b\0\0\0\0\0\0\0\0"),
             Some(Refused::Broken)
         );
         assert_eq!(
-            decode(b"wsb\x01\x0b\0\0\0\0\0\0\0\x01more"),
+            decode(b"wsb\x02\x0b\0\0\0\0\0\0\0\x01more"),
             Some(Refused::Broken)
         );
     }

@@ -2,7 +2,9 @@
 //! members, and whether they are alive.
 
 use std::{
-    collections::{HashMap, HashSet},
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap, HashSet},
+    hash::{BuildHasher, RandomState},
     pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
@@ -13,12 +15,14 @@ use std::{
 
 use bytes::Bytes;
 use tokio::time::Instant;
+use ws_core::Message;
 
 use super::{
     NodeId,
-    envelope::{Address, Entry, Envelope, Place, Refused},
+    envelope::{Address, Entry, Envelope, Place, Publication, Refused, Wanted},
     nodes::{Heard, Nodes},
     relay::{RETENTION, Relay},
+    stamp::Stamp,
 };
 use crate::hub::{Inner, topic::Topic};
 
@@ -38,6 +42,8 @@ struct State {
     echo: Option<Instant>,
     /// When all streams are to be marked.
     mark_at: Option<Instant>,
+    /// When which topics are to be told of, the next one first.
+    answers: BinaryHeap<Reverse<(Instant, Arc<str>)>>,
 }
 
 /// A topic that is subscribed to.
@@ -48,6 +54,12 @@ struct Channel {
     streams: HashMap<NodeId, Incoming>,
     /// Some streams that began before were forgotten.
     forgot: Option<Instant>,
+    /// The newest message, if another node had to tell of it.
+    told: Option<Stamp>,
+    /// When the newest message was asked for last, and nobody has told yet.
+    newest_asked: Option<Instant>,
+    /// When this node asked for it.
+    asked_at: Option<Instant>,
     asked: HashMap<NodeId, Asked>,
 }
 
@@ -62,6 +74,8 @@ struct Asked {
 struct Incoming {
     stream: u64,
     sequence: u64,
+    /// The last that came and was for all members: what is missing in between does not count.
+    heard: u64,
 }
 
 /// What is to be done to subscriptions.
@@ -108,19 +122,15 @@ impl Inbound {
             match (&topic, state.channels.get_mut(&name)) {
                 (Some(topic), Some(channel)) => {
                     if !std::ptr::eq(channel.topic.as_ptr(), Arc::as_ptr(topic)) {
-                        channel.topic = Arc::downgrade(topic);
+                        // Nothing of what has come so far was for its members.
+                        *channel = Channel::new(topic);
                         changes.renewed.push(name);
                     }
                 }
                 (Some(topic), None) => {
-                    let channel = Channel {
-                        topic: Arc::downgrade(topic),
-                        since: None,
-                        streams: HashMap::new(),
-                        forgot: None,
-                        asked: HashMap::new(),
-                    };
-                    state.channels.insert(Arc::clone(&name), channel);
+                    state
+                        .channels
+                        .insert(Arc::clone(&name), Channel::new(topic));
                     changes.subscribe.push(name);
                 }
                 (None, Some(_)) => {
@@ -131,6 +141,10 @@ impl Inbound {
             }
             drop(state);
             drop(topic);
+        }
+        if !changes.renewed.is_empty() {
+            // Nothing has to come back for these: the subscription is the one before.
+            self.relay.subscribed.notify_waiters();
         }
         changes
     }
@@ -195,8 +209,11 @@ impl Inbound {
         echo.map_or(Duration::ZERO, |it| it.elapsed())
     }
 
-    pub(super) fn mark_at(&self) -> Option<Instant> {
-        self.lock().mark_at
+    /// When there is something to mark or to tell.
+    pub(super) fn next_turn(&self) -> Option<Instant> {
+        let state = self.lock();
+        let answer_at = state.answers.peek().map(|Reverse((at, _))| *at);
+        [state.mark_at, answer_at].into_iter().flatten().min()
     }
 
     pub(super) fn take_mark(&self) -> bool {
@@ -305,16 +322,23 @@ impl Inbound {
         let counters = &self.relay.counters;
         match envelope {
             Envelope::Message { place, to, message } => {
-                if !self.arrive(node, name, &topic, place) {
+                let is_for_all = !matches!(to, Address::One(_));
+                if !self.arrive(node, name, &topic, place, is_for_all) {
                     return;
                 }
                 counters.received.add(1);
                 let here = self.relay.node;
+                let stamp = topic.retains().then(|| Stamp {
+                    node,
+                    stream: place.stream,
+                    sequence: place.sequence,
+                    at: Instant::now(),
+                });
                 match to {
                     Address::AllBut(member) if member.node == here => {
-                        topic.deliver(message, Some(member.seat));
+                        topic.deliver(message, Some(member.seat), stamp);
                     }
-                    Address::All | Address::AllBut(_) => topic.deliver(message, None),
+                    Address::All | Address::AllBut(_) => topic.deliver(message, None, stamp),
                     Address::One(member) if member.node == here => {
                         topic.deliver_to(message, member.seat);
                     }
@@ -322,17 +346,15 @@ impl Inbound {
                 }
             }
             Envelope::Close { place, close } => {
-                if self.arrive(node, name, &topic, place) {
+                if self.arrive(node, name, &topic, place, false) {
                     counters.received.add(1);
                     topic.close(&close);
                 }
             }
             Envelope::Mark { place, version } => {
-                if place.stream > 0 {
-                    self.reach(node, name, &topic, place);
-                    if self.relay.has_presence() && topic.remote_version(node) != version {
-                        self.ask(name, node, version);
-                    }
+                self.reach(node, name, &topic, place);
+                if self.relay.has_presence() && topic.remote_version(node) != version {
+                    self.ask(name, node, version);
                 }
             }
             Envelope::Change {
@@ -347,18 +369,36 @@ impl Inbound {
                     self.ask(name, node, version);
                 }
             }
-            Envelope::Ask { node: asked } => {
-                if self.relay.has_presence() && asked.is_none_or(|it| it == self.relay.node) {
-                    self.answer(node, &topic);
+            Envelope::Ask {
+                node: asked,
+                wanted,
+            } => {
+                if asked.is_some_and(|it| it != self.relay.node) {
+                    return;
+                }
+                if wanted.members && self.relay.has_presence() {
+                    self.tell_members(node, &topic);
+                }
+                if wanted.newest {
+                    self.owe(name, &topic);
                 }
             }
+            Envelope::Newest { of, message } => self.newest(name, &topic, of, message),
             _ => counters.refused.add(1),
         }
     }
 
     /// Puts a message in its place. Says whether it is to be delivered.
-    fn arrive(&self, node: NodeId, name: &str, topic: &Topic, place: Place) -> bool {
-        match self.place(node, name, place, place.sequence - 1) {
+    fn arrive(
+        &self,
+        node: NodeId,
+        name: &str,
+        topic: &Topic,
+        place: Place,
+        is_for_all: bool,
+    ) -> bool {
+        let heard = if is_for_all { place.sequence } else { 0 };
+        match self.place(node, name, place, place.sequence - 1, heard) {
             Arrival::Due(missed) => {
                 self.miss(topic, missed);
                 true
@@ -372,8 +412,12 @@ impl Inbound {
 
     /// The stream has come so far: what has not arrived will not.
     fn reach(&self, node: NodeId, name: &str, topic: &Topic, place: Place) {
-        if let Arrival::Due(missed) = self.place(node, name, place, place.sequence) {
+        if let Arrival::Due(missed) = self.place(node, name, place, place.sequence, 0) {
             self.miss(topic, missed);
+            if missed > 0 && topic.retains() {
+                // Nothing newer has come, so it may have been the newest.
+                self.relay.ask(topic.name(), Wanted::newest());
+            }
         }
     }
 
@@ -384,18 +428,20 @@ impl Inbound {
         }
     }
 
-    /// All up to `before` should have come by now.
-    fn place(&self, node: NodeId, name: &str, place: Place, before: u64) -> Arrival {
+    /// All up to `before` should have come by now. What comes is `heard`, or 0.
+    fn place(&self, node: NodeId, name: &str, place: Place, before: u64, heard: u64) -> Arrival {
         let mut state = self.lock();
         let Some(channel) = state.channels.get_mut(name) else {
             return Arrival::Repeated;
         };
         let (since, forgot) = (channel.since, channel.forgot);
+        let mut heard_before = 0;
         let expected = match channel.streams.get(&node) {
             Some(known) if known.stream == place.stream => {
                 if place.sequence <= known.sequence {
                     return Arrival::Repeated;
                 }
+                heard_before = known.heard;
                 Some(known.sequence)
             }
             Some(known) if known.stream > place.stream => return Arrival::Repeated,
@@ -411,9 +457,139 @@ impl Inbound {
         let incoming = Incoming {
             stream: place.stream,
             sequence: place.sequence,
+            heard: heard.max(heard_before),
         };
         channel.streams.insert(node, incoming);
+        let told = channel.told.as_ref();
+        if told.is_some_and(|it| {
+            it.node == node && it.stream == place.stream && it.sequence >= place.sequence
+        }) {
+            return Arrival::Repeated;
+        }
         Arrival::Due(expected.map_or(0, |it| before.saturating_sub(it)))
+    }
+
+    // The newest message.
+
+    /// Asks all nodes for what is to be known of a topic. The echo says that the subscription
+    /// stands.
+    pub(super) fn ask_all(&self, name: &Arc<str>) {
+        let wanted = Wanted {
+            members: self.relay.has_presence(),
+            newest: self.topic(name).is_some_and(|it| it.retains()),
+        };
+        if wanted.newest
+            && let Some(channel) = self.lock().channels.get_mut(name)
+        {
+            channel.asked_at = Some(Instant::now());
+        }
+        self.relay.ask(name, wanted);
+    }
+
+    /// A node wants to know what is retained. The one that published it tells at once; if it has
+    /// no members any more, the first of the others by chance.
+    fn owe(&self, name: &str, topic: &Arc<Topic>) {
+        let Some((_, stamp)) = topic.newest() else {
+            return;
+        };
+        let now = Instant::now();
+        let due = if stamp.node == self.relay.node {
+            now
+        } else {
+            let share = RandomState::new().hash_one(()) % 1024;
+            now + HOLD_BACK + HOLD_BACK * u32::try_from(share).unwrap_or(0) / 256
+        };
+        let mut state = self.lock();
+        let State {
+            channels, answers, ..
+        } = &mut *state;
+        let Some((name, channel)) = channels.get_mut(name).map(|it| (topic.name(), it)) else {
+            return;
+        };
+        if channel.newest_asked.replace(now).is_none() {
+            answers.push(Reverse((due, Arc::clone(name))));
+            drop(state);
+            self.relay.wake();
+        }
+    }
+
+    /// Tells what was asked for, and nobody has told by now.
+    pub(super) fn answer(&self) {
+        while let Some((name, asked)) = self.next_answer() {
+            if let Some(topic) = self.topic(&name)
+                && let Some((message, stamp)) = topic.newest()
+                // What is newer than the question has reached who asked, too.
+                && stamp.at <= asked
+            {
+                self.relay.tell_newest(&name, stamp, message);
+            }
+        }
+    }
+
+    fn next_answer(&self) -> Option<(Arc<str>, Instant)> {
+        let now = Instant::now();
+        let mut state = self.lock();
+        loop {
+            let Reverse((due, _)) = state.answers.peek()?;
+            if *due > now {
+                return None;
+            }
+            let Reverse((_, name)) = state.answers.pop()?;
+            let channel = state.channels.get_mut(&name);
+            if let Some(asked) = channel.and_then(|it| it.newest_asked.take()) {
+                return Some((name, asked));
+            }
+        }
+    }
+
+    /// Another node tells of a message that it retains.
+    fn newest(&self, name: &str, topic: &Topic, of: Publication, message: Message) {
+        let Some(at) = Instant::now().checked_sub(Duration::from_micros(of.age)) else {
+            return;
+        };
+        let stamp = Stamp {
+            node: of.node,
+            stream: of.stream,
+            sequence: of.sequence,
+            at,
+        };
+        if !topic.retains() {
+            return;
+        }
+        if !self.has_come(name, &stamp) {
+            let is_own = stamp.node == self.relay.node;
+            let asked_at = self.lock().channels.get(name).and_then(|it| it.asked_at);
+            // What this node has published since it has the topic is retained, or older.
+            // And of another node's, what has passed since this one asked: the age that is told
+            // says nothing of the time that the answer took.
+            let is_newer = |it: &Stamp| {
+                let is_before = it.node == stamp.node || asked_at.is_none_or(|at| it.at < at);
+                !is_own && is_before && stamp.is_newer_than(it)
+            };
+            if topic.deliver_newest(message, stamp, is_newer) {
+                self.relay.counters.received.add(1);
+                if let Some(channel) = self.lock().channels.get_mut(name) {
+                    channel.told = Some(stamp);
+                }
+            }
+        }
+        let is_told = topic.newest().is_some_and(|(_, it)| it.is_same(&stamp));
+        if is_told && let Some(channel) = self.lock().channels.get_mut(name) {
+            channel.newest_asked = None;
+        }
+    }
+
+    /// Whether a message has come already, in its place or not.
+    fn has_come(&self, name: &str, stamp: &Stamp) -> bool {
+        let state = self.lock();
+        let Some(channel) = state.channels.get(name) else {
+            return true;
+        };
+        let place = (stamp.stream, stamp.sequence);
+        let known = channel.streams.get(&stamp.node);
+        known.is_some_and(|it| place <= (it.stream, it.heard))
+            || (channel.told)
+                .is_some_and(|it| it.node == stamp.node && place <= (it.stream, it.sequence))
     }
 
     // Presence.
@@ -439,12 +615,15 @@ impl Inbound {
             channel.asked.insert(node, asked);
         }
         let channel = self.relay.options.topic_channel(topic);
-        let envelope = Envelope::Ask { node: Some(node) };
+        let envelope = Envelope::Ask {
+            node: Some(node),
+            wanted: Wanted::members(),
+        };
         self.relay.order(channel, envelope);
     }
 
     /// Tells another node who is here, in parts that any broker takes.
-    fn answer(&self, node: NodeId, topic: &Topic) {
+    fn tell_members(&self, node: NodeId, topic: &Topic) {
         let (version, members) = topic.local_members();
         if version == 0 {
             return;
@@ -544,9 +723,28 @@ impl Inbound {
     }
 }
 
+impl Channel {
+    fn new(topic: &Arc<Topic>) -> Self {
+        Self {
+            topic: Arc::downgrade(topic),
+            since: None,
+            streams: HashMap::new(),
+            forgot: None,
+            told: None,
+            newest_asked: None,
+            asked_at: None,
+            asked: HashMap::new(),
+        }
+    }
+}
+
 /// How long answers to nodes that have missed something are held back, so that one answer is for
 /// all who ask.
 const RESYNC: Duration = Duration::from_millis(250);
+
+/// How long a node waits at least before it tells of a message of another one, and at most five
+/// times as long: that one tells first, and then the others see that it has been told.
+const HOLD_BACK: Duration = Duration::from_millis(25);
 
 /// How long a node has for its answer, until it is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     broker::{Broker, Commands, Messages},
-    envelope::{Envelope, Place},
+    envelope::Envelope,
     inbound::{Changes, Inbound},
     relay::{Batch, Relay},
 };
@@ -90,10 +90,17 @@ async fn serve<C: Commands, M: Messages>(
 
 async fn receive<M: Messages>(messages: &mut M, inbound: &Inbound) -> BoxError {
     loop {
+        let mut size = 0;
         for _ in 0..TURN {
             match messages.recv().await {
-                Ok((channel, payload)) => inbound.receive(&channel, payload),
+                Ok((channel, payload)) => {
+                    size += payload.len();
+                    inbound.receive(&channel, payload);
+                }
                 Err(error) => return error,
+            }
+            if size >= TURN_SIZE {
+                break;
             }
         }
         // The queue has its turn too, and so have the sessions.
@@ -135,7 +142,7 @@ async fn work_until_error<C: Commands>(
     inbound.connected();
     relay.counters.connected.set(1);
     for name in inbound.unconfirmed() {
-        order_echo(relay, &name);
+        inbound.ask_all(&name);
     }
     relay.order(nodes.clone(), beat(relay));
     relay.order(nodes.clone(), Envelope::Resync { node: None });
@@ -147,7 +154,7 @@ async fn work_until_error<C: Commands>(
             timeout(patience, commands.publish(&[bye])).await??;
             return Ok(());
         }
-        subscribe(commands, inbound.settle(changed), relay).await?;
+        subscribe(commands, inbound.settle(changed), inbound, relay).await?;
         let now = Instant::now();
         if now >= next_beat {
             next_beat = now + options.heartbeat;
@@ -160,6 +167,7 @@ async fn work_until_error<C: Commands>(
                 forget(inbound, relay, relay.mark(options.heartbeat, false));
             }
         }
+        inbound.answer();
         if batch.is_empty() {
             if !relay.has_marks() && inbound.take_mark() {
                 relay.mark(Duration::ZERO, true);
@@ -167,7 +175,9 @@ async fn work_until_error<C: Commands>(
             relay.take(batch);
         }
         if batch.is_empty() {
-            let until = inbound.mark_at().map_or(next_beat, |it| it.min(next_beat));
+            let until = inbound
+                .next_turn()
+                .map_or(next_beat, |it| it.min(next_beat));
             let wait = until.saturating_duration_since(Instant::now());
             let _ = timeout(wait, relay.work.notified()).await;
         } else {
@@ -187,6 +197,7 @@ fn forget(inbound: &Inbound, relay: &Relay, topics: Vec<Arc<str>>) {
 async fn subscribe<C: Commands>(
     commands: &mut C,
     changes: Changes,
+    inbound: &Inbound,
     relay: &Relay,
 ) -> Result<(), BoxError> {
     let options = &relay.options;
@@ -202,24 +213,9 @@ async fn subscribe<C: Commands>(
         timeout(patience, commands.subscribe(&names(piece))).await??;
     }
     for name in changes.subscribe.iter().chain(&changes.renewed) {
-        order_echo(relay, name);
+        inbound.ask_all(name);
     }
     Ok(())
-}
-
-/// Asks who is there. The echo says that the subscription stands.
-fn order_echo(relay: &Relay, topic: &str) {
-    let envelope = if relay.options.presence {
-        Envelope::Ask { node: None }
-    } else {
-        let place = Place {
-            stream: 0,
-            sequence: 0,
-            age: 0,
-        };
-        Envelope::Mark { place, version: 0 }
-    };
-    relay.order(relay.options.topic_channel(topic), envelope);
 }
 
 fn beat(relay: &Relay) -> Envelope {
@@ -246,3 +242,7 @@ const PIECE: usize = 256;
 
 /// Payloads that are delivered before others have their turn.
 const TURN: usize = 64;
+
+/// And bytes of them: half of what a socket queues by default. A subscriber that keeps up must not
+/// look slow because it had no turn.
+const TURN_SIZE: usize = 32 << 10;

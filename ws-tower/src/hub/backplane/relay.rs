@@ -16,8 +16,9 @@ use ws_core::{CloseFrame, Message};
 
 use super::{
     NodeId, Options,
-    envelope::{Address, Change, Envelope, MAX_HEADER, Place},
+    envelope::{Address, Change, Envelope, MAX_HEADER, Place, Publication, Wanted},
     inbound::PART,
+    stamp::Stamp,
     stats::Counters,
 };
 
@@ -70,6 +71,8 @@ enum What {
     Close(CloseFrame),
     Change(u64, u64, Change),
     Mark(u64),
+    Ask(Wanted),
+    Newest(Stamp, Message),
 }
 
 /// A stream of messages to one topic.
@@ -109,14 +112,32 @@ impl Relay {
     // What publishers and members do.
 
     pub(in crate::hub) fn publish(&self, topic: &str, to: Address, message: &Message) {
+        if self.queue(topic, to, message).1 {
+            self.wake();
+        }
+    }
+
+    /// As [`publish`](Self::publish), for who holds a lock: says which publication it is, and
+    /// whether the link is to be [woken](Self::wake) afterwards.
+    pub(in crate::hub) fn queue(
+        &self,
+        topic: &str,
+        to: Address,
+        message: &Message,
+    ) -> (Option<Stamp>, bool) {
         let len = message.len();
         let max = self.max_payload.load(Ordering::Relaxed);
         let what = What::Message(to, message.clone());
-        self.queue(topic, what, len, len.saturating_add(MAX_HEADER) > max);
+        self.queue_next(topic, what, len, len.saturating_add(MAX_HEADER) > max)
     }
 
     pub(in crate::hub) fn close(&self, topic: &str, close: &CloseFrame) {
-        self.queue(topic, What::Close(close.clone()), 0, false);
+        if self
+            .queue_next(topic, What::Close(close.clone()), 0, false)
+            .1
+        {
+            self.wake();
+        }
     }
 
     /// A member has come or gone. The topic's roster is held, so the order is that of the roster;
@@ -177,35 +198,43 @@ impl Relay {
         topic.len() <= super::MAX_TOPIC && !self.is_stopped()
     }
 
-    fn queue(&self, topic: &str, what: What, len: usize, is_too_large: bool) {
+    /// Queues what is the next of its stream.
+    fn queue_next(
+        &self,
+        topic: &str,
+        what: What,
+        len: usize,
+        is_too_large: bool,
+    ) -> (Option<Stamp>, bool) {
         if self.is_stopped() {
-            return;
+            return (None, false);
         }
         if !self.takes(topic) {
             self.counters.too_large.add(1);
-            return;
+            return (None, false);
         }
-        let was_idle = {
-            let mut state = self.lock();
-            let (name, outgoing) = state.outgoing(topic);
-            // It has its number, whatever becomes of it: that is how the others find what is missing.
-            outgoing.sequence += 1;
-            outgoing.touch();
-            let queued = outgoing.queued(name, what);
-            if is_too_large {
-                self.counters.too_large.add(1);
-                return;
-            }
-            if state.size.saturating_add(len + OVERHEAD) > self.options.queue {
-                self.counters.overflowed.add(1);
-                return;
-            }
-            state.push(queued);
-            state.queue.len() == 1
+        let mut state = self.lock();
+        let (name, outgoing) = state.outgoing(topic);
+        // It has its number, whatever becomes of it: that is how the others find what is missing.
+        outgoing.sequence += 1;
+        outgoing.touch();
+        let queued = outgoing.queued(name, what);
+        let stamp = Stamp {
+            node: self.node,
+            stream: queued.stream,
+            sequence: queued.sequence,
+            at: queued.since,
         };
-        if was_idle {
-            self.work.notify_one();
+        if is_too_large {
+            self.counters.too_large.add(1);
+            return (Some(stamp), false);
         }
+        if state.size.saturating_add(len + OVERHEAD) > self.options.queue {
+            self.counters.overflowed.add(1);
+            return (Some(stamp), false);
+        }
+        state.push(queued);
+        (Some(stamp), state.queue.len() == 1)
     }
 
     // What the link does.
@@ -225,6 +254,25 @@ impl Relay {
     pub(super) fn order(&self, channel: String, envelope: Envelope) {
         self.lock().orders.push_back((channel, envelope));
         self.work.notify_one();
+    }
+
+    /// Asks on the channel of a topic, behind what was published to it before.
+    pub(super) fn ask(&self, topic: &Arc<str>, wanted: Wanted) {
+        let queued = Queued::outside(topic, What::Ask(wanted));
+        self.lock().push(queued);
+        self.work.notify_one();
+    }
+
+    /// Tells all who are subscribed to a topic of its newest message, behind what was published to
+    /// it before. There is nobody to wait for it if the queue is full.
+    pub(super) fn tell_newest(&self, topic: &Arc<str>, stamp: Stamp, message: Message) {
+        let queued = Queued::outside(topic, What::Newest(stamp, message));
+        let mut state = self.lock();
+        if state.size.saturating_add(queued.size()) <= self.options.queue {
+            state.push(queued);
+            drop(state);
+            self.work.notify_one();
+        }
     }
 
     /// The number for a node in the ids of its members. When all are given, they have 65,535, and
@@ -454,15 +502,28 @@ impl Outgoing {
 }
 
 impl Queued {
+    /// What is in no stream.
+    fn outside(topic: &Arc<str>, what: What) -> Self {
+        let now = Instant::now();
+        Self {
+            topic: Arc::clone(topic),
+            since: now,
+            started: now,
+            stream: 0,
+            sequence: 0,
+            what,
+        }
+    }
+
     /// What it counts in the queue.
     fn size(&self) -> usize {
         match &self.what {
-            What::Message(_, message) => message.len() + OVERHEAD,
+            What::Message(_, message) | What::Newest(_, message) => message.len() + OVERHEAD,
             What::Change(_, _, Change::Joined(entry)) => {
                 entry.metadata.as_ref().map_or(0, |it| it.len()) + OVERHEAD
             }
             What::Close(_) | What::Change(..) => OVERHEAD,
-            What::Mark(_) => 0,
+            What::Mark(_) | What::Ask(_) => 0,
         }
     }
 
@@ -470,21 +531,34 @@ impl Queued {
     fn deadline(&self, patience: Duration) -> Option<Instant> {
         match self.what {
             What::Message(..) | What::Close(_) => Some(self.since + patience),
-            What::Change(..) | What::Mark(_) => None,
+            What::Change(..) | What::Mark(_) | What::Ask(_) | What::Newest(..) => None,
         }
     }
 
     fn into_envelope(self, now: Instant) -> Envelope {
-        let age = now.duration_since(self.started).as_micros();
+        let age = |since| {
+            let age = now.duration_since(since).as_micros();
+            u64::try_from(age).unwrap_or(u64::MAX)
+        };
         let place = Place {
             stream: self.stream,
             sequence: self.sequence,
-            age: u64::try_from(age).unwrap_or(u64::MAX),
+            age: age(self.started),
         };
         match self.what {
             What::Message(to, message) => Envelope::Message { place, to, message },
             What::Close(close) => Envelope::Close { place, close },
             What::Mark(version) => Envelope::Mark { place, version },
+            What::Ask(wanted) => Envelope::Ask { node: None, wanted },
+            What::Newest(stamp, message) => {
+                let of = Publication {
+                    node: stamp.node,
+                    stream: stamp.stream,
+                    sequence: stamp.sequence,
+                    age: age(stamp.at),
+                };
+                Envelope::Newest { of, message }
+            }
             What::Change(previous, version, change) => Envelope::Change {
                 previous,
                 version,

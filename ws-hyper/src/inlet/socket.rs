@@ -14,10 +14,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::lock;
 
 /// The session's side: reads what has been taken from the stream, and writes to the stream.
-pub(super) struct SocketIo<Io>(Arc<Mutex<Socket<Io>>>);
+pub(crate) struct SocketIo<Io>(Arc<Mutex<Socket<Io>>>);
 
 /// The connection's side: takes what there is.
-pub(super) struct Filling<Io>(Arc<Mutex<Socket<Io>>>);
+pub(crate) struct Filling<Io>(Arc<Mutex<Socket<Io>>>);
 
 struct Socket<Io> {
     /// `None`: the session has gone, or has been given up.
@@ -46,7 +46,7 @@ const SMALL: usize = 256;
 
 impl<Io: AsyncRead + AsyncWrite + Unpin> SocketIo<Io> {
     /// `cap`: how many bytes wait for the session.
-    pub(super) fn new(stream: Io, cap: usize) -> (Self, Filling<Io>) {
+    pub(crate) fn new(stream: Io, cap: usize) -> (Self, Filling<Io>) {
         let socket = Arc::new(Mutex::new(Socket {
             stream: Some(stream),
             came: BytesMut::new(),
@@ -62,7 +62,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> SocketIo<Io> {
 
 impl<Io: AsyncRead + Unpin> Filling<Io> {
     /// Takes all there is. Ready when nothing more can come.
-    pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
         let (poll, reader, gone) = {
             let mut socket = lock(&self.0);
             let before = socket.came.len();

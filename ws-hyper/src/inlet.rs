@@ -4,84 +4,63 @@
 //! take theirs at once, but they are tasks of their own: one whose handler holds up its thread, or
 //! that is late to run, would cost its neighbours their connection. So the task that reads frames
 //! from the connection also moves them from the streams into a buffer for each session, before it
-//! reads any more. [`Inlets`] does that; a session reads and writes a [`SocketIo`].
+//! reads any more. [`Inlets`] does that, for both ends; a session reads and writes a [`SocketIo`].
 
 use std::{
     collections::HashMap,
-    future::{Future, poll_fn},
-    io, mem,
-    pin::Pin,
+    mem,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    task::{Context, Wake, Waker},
+    task::{Context, Poll, Wake, Waker},
 };
 
-use http::{Method, Request};
-use hyper::{
-    ext::Protocol,
-    upgrade::{OnUpgrade, Upgraded},
-};
+use bytes::Bytes;
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use tokio::sync::oneshot;
-use ws_tower::upgrade::ProvidedIo;
 
-use self::socket::SocketIo;
+use self::{sliced::Sliced, socket::Filling};
 
+mod sliced;
 mod socket;
+
+pub(crate) use self::socket::SocketIo;
 
 /// What takes bytes from the streams of one connection. Clones are one.
 #[derive(Clone)]
-pub(super) struct Inlets {
-    all: Arc<Mutex<HashMap<u64, Inlet>>>,
+pub(crate) struct Inlets(Arc<All>);
+
+struct All {
+    inlets: Mutex<HashMap<u64, Inlet>>,
     ready: Arc<Ready>,
     /// How many bytes wait for a session before its stream is held up, or reset.
     cap: usize,
+    /// How many bytes of the connection may be read still in this poll, of so many.
+    left: Arc<AtomicUsize>,
+    slice_len: usize,
 }
 
 /// Takes the bytes of one stream, and is polled when it was woken.
 struct Inlet {
-    future: Pin<Box<dyn Future<Output = ()> + Send>>,
+    filling: Filling<TokioIo<Upgraded>>,
     key: Arc<Key>,
 }
 
-impl Inlets {
-    pub(super) fn new(cap: usize) -> Self {
-        Self {
-            all: Arc::default(),
-            ready: Arc::default(),
-            cap,
-        }
-    }
+/// A way to [`Inlets`] that does not keep them: they go with their connection.
+#[derive(Clone)]
+pub(crate) struct WeakInlets(Weak<All>);
 
-    /// Sees to it that a session on this request gets its bytes from here. Whoever takes hyper's
-    /// upgrade out of the request gets it still.
-    pub(super) fn provide<B>(&self, request: &mut Request<B>) {
-        let extensions = request.extensions();
-        let (Some(protocol), Some(upgrade)) =
-            (extensions.get::<Protocol>(), extensions.get::<OnUpgrade>())
-        else {
-            return;
-        };
-        if *request.method() != Method::CONNECT || protocol.as_str() != "websocket" {
-            return;
-        }
-        let (ask, asked) = oneshot::channel();
-        let (give, given) = oneshot::channel();
-        self.add(Box::pin(run(asked, upgrade.clone(), give, self.cap)));
-        let io = async move {
-            let _ = ask.send(());
-            match given.await {
-                Ok(upgraded) => upgraded.map_err(io::Error::other),
-                // With its connection.
-                Err(_) => Err(io::ErrorKind::ConnectionAborted.into()),
-            }
-        };
-        request.extensions_mut().insert(ProvidedIo::from_future(io));
+impl WeakInlets {
+    /// From now on the connection's task takes the bytes of this stream. `None`: it has gone.
+    pub(crate) fn add(&self, stream: Upgraded) -> Option<SocketIo<TokioIo<Upgraded>>> {
+        Some(self.0.upgrade()?.add(stream))
     }
+}
 
-    fn add(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) {
+impl All {
+    fn add(&self, stream: Upgraded) -> SocketIo<TokioIo<Upgraded>> {
+        let (io, filling) = SocketIo::new(TokioIo::new(stream), self.cap);
         let number = {
             let mut ready = lock(&self.ready.0);
             ready.last += 1;
@@ -93,20 +72,63 @@ impl Inlets {
             ready: Arc::clone(&self.ready),
         });
         let waker = Arc::clone(&key);
-        lock(&self.all).insert(number, Inlet { future, key });
+        lock(&self.inlets).insert(number, Inlet { filling, key });
         waker.wake();
+        io
+    }
+}
+
+impl Inlets {
+    /// For a connection with these windows, in bytes. As much as that of a stream waits for each
+    /// session.
+    ///
+    /// How many bytes are read before what they bring is taken: whatever they are, h2 charges less
+    /// for them than it allows to wait. The smallest frame that carries a message has fifteen bytes,
+    /// for which it charges 250, and it allows for half of the connection's window; of that this is
+    /// half again.
+    pub(crate) fn new(stream_window: u32, connection_window: u32) -> Self {
+        Self(Arc::new(All {
+            inlets: Mutex::default(),
+            ready: Arc::default(),
+            cap: stream_window as usize,
+            left: Arc::default(),
+            slice_len: (connection_window as usize / 64).min(64 << 10),
+        }))
     }
 
-    /// The connection is being polled, and [`poll`](Self::poll) follows: nobody has to be woken.
-    pub(super) fn begin_poll(&self) {
-        lock(&self.ready.0).is_polled = true;
+    /// The connection's stream, with what was read of it already.
+    pub(crate) fn below<Io>(&self, io: Io, read_ahead: Bytes) -> Sliced<Io> {
+        Sliced {
+            io,
+            read_ahead,
+            left: Arc::clone(&self.0.left),
+        }
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakInlets {
+        WeakInlets(Arc::downgrade(&self.0))
+    }
+
+    /// Polls the connection, and takes what that has brought before anything more is read.
+    pub(crate) fn poll<T>(
+        &self,
+        cx: &mut Context<'_>,
+        connection: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        self.0.left.store(self.0.slice_len, Ordering::Relaxed);
+        // Nobody has to be woken meanwhile.
+        lock(&self.0.ready.0).is_polled = true;
+        let result = connection(cx);
+        self.take(cx);
+        result
     }
 
     /// Takes what there is, for all sessions.
-    pub(super) fn poll(&self, cx: &Context<'_>) {
+    fn take(&self, cx: &Context<'_>) {
+        let Self(all) = self;
         loop {
             let numbers = {
-                let mut ready = lock(&self.ready.0);
+                let mut ready = lock(&all.ready.0);
                 if ready.numbers.is_empty() {
                     // From here on there is.
                     ready.is_polled = false;
@@ -119,41 +141,16 @@ impl Inlets {
             };
             for number in numbers {
                 // Out of the map while it runs: there is nothing to be locked meanwhile.
-                let Some(mut inlet) = lock(&self.all).remove(&number) else {
+                let Some(inlet) = lock(&all.inlets).remove(&number) else {
                     continue;
                 };
                 inlet.key.is_ready.store(false, Ordering::Release);
                 let waker = Waker::from(Arc::clone(&inlet.key));
-                let poll = inlet.future.as_mut().poll(&mut Context::from_waker(&waker));
+                let poll = inlet.filling.poll(&mut Context::from_waker(&waker));
                 if poll.is_pending() {
-                    lock(&self.all).insert(number, inlet);
+                    lock(&all.inlets).insert(number, inlet);
                 }
             }
-        }
-    }
-}
-
-/// Waits until a session asks for its bytes, and the server hands them over; then takes them until
-/// their end.
-async fn run(
-    asked: oneshot::Receiver<()>,
-    upgrade: OnUpgrade,
-    give: oneshot::Sender<hyper::Result<SocketIo<TokioIo<Upgraded>>>>,
-    cap: usize,
-) {
-    if asked.await.is_err() {
-        // The request has gone another way.
-        return;
-    }
-    match upgrade.await {
-        Ok(upgraded) => {
-            let (io, filling) = SocketIo::new(TokioIo::new(upgraded), cap);
-            // It may have given up: then the stream goes with it.
-            let _ = give.send(Ok(io));
-            poll_fn(|cx| filling.poll(cx)).await;
-        }
-        Err(error) => {
-            let _ = give.send(Err(error));
         }
     }
 }
