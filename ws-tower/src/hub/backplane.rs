@@ -104,6 +104,11 @@
 //! application turns on in its own `Cargo.toml`. NATS takes `tls://`, with roots and a client's
 //! certificate in `Nats::with_options`.
 //!
+//! # How many of them
+//!
+//! [`sizing`] has what a node and a broker can do, measured, and what follows for 100,000, 1 million
+//! and 10 million sockets.
+//!
 //! # Other brokers
 //!
 //! [`Broker`] and its two halves are all that is asked of one. [`InProcess`] is for tests.
@@ -118,6 +123,8 @@ mod nats;
 #[cfg(feature = "redis")]
 mod redis;
 mod relay;
+#[doc = include_str!("backplane/sizing.md")]
+pub mod sizing {}
 mod stamp;
 mod stats;
 
