@@ -468,6 +468,52 @@ async fn a_newest_message_that_was_lost_is_told_again_by_who_has_it() {
 }
 
 #[tokio::test]
+async fn what_another_node_told_of_hides_no_loss_before_it() {
+    let broker = InProcess::new();
+    let faulty = Faulty::new(&broker);
+    let policy = Policy::new(SlowConsumer::DropOldest)
+        .notice(|lag| format!("missed {}", lag.missed()))
+        .retain();
+    let there = Hub::builder()
+        .slow_consumer(policy)
+        .backplane(Backplane::new(broker.clone()).heartbeat(BEAT))
+        .build();
+    let here = node(faulty.clone());
+    let (mut client, server) = pair(quiet());
+    let _seat = there.join("sensor", &server);
+    subscribed(&there, "sensor").await;
+    let (mut commands, mut messages) = broker.connect().await.unwrap();
+    commands
+        .subscribe(&["ws:topic:sensor".into()])
+        .await
+        .unwrap();
+    here.publish("sensor", "20 °C");
+    assert_eq!(text(&mut client).await, "20 °C");
+    let (_, payload) = timeout(SOON, messages.recv()).await.unwrap().unwrap();
+    let (node, stream) = (&payload[5..13], &payload[13..21]);
+    faulty.loses.store(2, Ordering::SeqCst);
+    here.publish("sensor", "21 °C");
+    here.publish("sensor", "22 °C");
+    // A third node has the last one, and tells of it.
+    let sequence_and_age = [3_u64, 0].map(u64::to_be_bytes).concat();
+    let head = b"wsb\x02\x0c\0\0\0\0\0\0\0\x63";
+    let told = [
+        &head[..],
+        node,
+        stream,
+        &sequence_and_age,
+        "22 °C".as_bytes(),
+    ]
+    .concat();
+    broker.publish("ws:topic:sensor", told);
+    assert_eq!(text(&mut client).await, "22 °C");
+    assert_eq!(text(&mut client).await, "missed 2");
+    here.publish("sensor", "23 °C");
+    assert_eq!(text(&mut client).await, "23 °C");
+    assert_eq!(stats(&there).missed, 2);
+}
+
+#[tokio::test]
 async fn a_stream_whose_first_messages_are_lost_is_missed_from_its_beginning() {
     let broker = InProcess::new();
     let faulty = Faulty::new(&broker);

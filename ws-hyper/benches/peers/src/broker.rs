@@ -20,7 +20,8 @@ pub enum Kind {
     Nats,
 }
 
-/// A running broker; it ends when this is dropped, and with this process.
+/// A running broker; it ends when this is dropped. Only a bench that is killed by itself leaves it
+/// behind.
 pub struct Broker {
     pub process: Ended,
     url: String,

@@ -401,13 +401,14 @@ impl Inbound {
         match self.place(node, name, place, place.sequence - 1, heard) {
             Arrival::Due(missed) => {
                 self.miss(topic, missed);
-                true
+                if !(topic.retains() && self.was_told(node, name, place)) {
+                    return true;
+                }
             }
-            Arrival::Repeated => {
-                self.relay.counters.repeated.add(1);
-                false
-            }
+            Arrival::Repeated => {}
         }
+        self.relay.counters.repeated.add(1);
+        false
     }
 
     /// The stream has come so far: what has not arrived will not.
@@ -460,12 +461,6 @@ impl Inbound {
             heard: heard.max(heard_before),
         };
         channel.streams.insert(node, incoming);
-        let told = channel.told.as_ref();
-        if told.is_some_and(|it| {
-            it.node == node && it.stream == place.stream && it.sequence >= place.sequence
-        }) {
-            return Arrival::Repeated;
-        }
         Arrival::Due(expected.map_or(0, |it| before.saturating_sub(it)))
     }
 
@@ -588,8 +583,14 @@ impl Inbound {
         let place = (stamp.stream, stamp.sequence);
         let known = channel.streams.get(&stamp.node);
         known.is_some_and(|it| place <= (it.stream, it.heard))
-            || (channel.told)
-                .is_some_and(|it| it.node == stamp.node && place <= (it.stream, it.sequence))
+            || channel.was_told(stamp.node, place)
+    }
+
+    /// Whether a message, or a later one of its node, was told of before it came in its place.
+    fn was_told(&self, node: NodeId, name: &str, place: Place) -> bool {
+        let state = self.lock();
+        let channel = state.channels.get(name);
+        channel.is_some_and(|it| it.was_told(node, (place.stream, place.sequence)))
     }
 
     // Presence.
@@ -735,6 +736,11 @@ impl Channel {
             asked_at: None,
             asked: HashMap::new(),
         }
+    }
+
+    fn was_told(&self, node: NodeId, place: (u64, u64)) -> bool {
+        let told = self.told.as_ref();
+        told.is_some_and(|it| it.node == node && place <= (it.stream, it.sequence))
     }
 }
 

@@ -22,8 +22,8 @@ use super::{
     stats::Counters,
 };
 
-/// The way out of this node. Its lock is a leaf: a topic's roster may be held, nothing is taken
-/// under it.
+/// The way out of this node. Its lock is a leaf: a topic's roster or segment may be held, nothing is
+/// taken under it.
 pub(in crate::hub) struct Relay {
     pub(in crate::hub) node: NodeId,
     pub(in crate::hub) counters: Counters,
