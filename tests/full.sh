@@ -192,7 +192,7 @@ nodes() {
   local kind=$1 package=$2 report=$out/${name/:/-} rc=0 ended=0 broker one one_log one_url
   need_service "$package" "$package" || return
   start_broker "$kind" || return
-  suffix=-one browsed --backplane "$broker_url" || return
+  suffix=-one browsed --backplane "$broker_url" || { rc=$?; stop "$broker" || true; return "$rc"; }
   one=$server one_log=$log one_url=http://$address
   suffix=-two serve showcase --backplane "$broker_url" || return
   in_group env NODE_PATH="$node_modules" timeout -k 10 300 node tests/browser/nodes.cjs --url "$one_url" \

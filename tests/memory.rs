@@ -225,8 +225,11 @@ fn an_idle_connection_owns_no_heap_after_traffic_of_every_kind() {
                     }
                 }
                 connection.ping(b"ping").unwrap();
-                connection.probe();
+                // Until it is answered, there is a note of when it left.
+                let number = connection.probe();
                 write(&mut connection);
+                connection.receive(&frame(0x8a, key, &number.to_be_bytes()));
+                assert!(matches!(connection.poll(), Ok(Some(Event::Pong(_)))));
                 let mut message = connection.start_binary().unwrap();
                 message.push(&mut connection, vec![7; 30_000]).unwrap();
                 message.finish(&mut connection, Bytes::new()).unwrap();

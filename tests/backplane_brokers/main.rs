@@ -12,11 +12,15 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::sleep;
-use ws_tower::{Config, pair};
+use tokio::time::{sleep, timeout};
+use ws_tower::{
+    Config, WebSocket,
+    hub::{Hub, Policy, SlowConsumer},
+    pair,
+};
 
 use self::server::{
-    BEAT, Kind, Node, Server, all_are_accounted_for, publish_6000, three as nodes, until,
+    BEAT, Kind, Node, SOON, Server, all_are_accounted_for, publish_6000, three as nodes, until,
 };
 
 async fn three(server: &Server) -> [Node; 3] {
@@ -49,6 +53,67 @@ async fn order_and_no_duplicates_under_load(kind: Kind) {
         assert_eq!((stats.missed, stats.repeated, stats.refused), (0, 0, 0));
         assert_eq!(stats.received, 2 * COUNT as u64);
     }
+}
+
+/// Nodes that come and go while one publishes: each begins with a newest message, and gets all that
+/// follow once.
+async fn nodes_that_come_later(kind: Kind) {
+    let server = Server::start(kind).await;
+    let node = || {
+        let policy = Policy::new(SlowConsumer::Disconnect)
+            .backlog(usize::MAX)
+            .retain();
+        Hub::builder()
+            .slow_consumer(policy)
+            .backplane(server.backplane())
+            .build()
+    };
+    let member = async |hub: &Hub| {
+        let (client, socket) = pair(Config::new().keepalive_interval(None));
+        let seat = hub.join("lobby", &socket);
+        timeout(SOON, hub.subscribed("lobby")).await.unwrap();
+        (client, seat, socket)
+    };
+    let number = async |client: &mut WebSocket| {
+        let message = timeout(SOON, client.recv()).await.expect("in time");
+        let message = message.unwrap().unwrap();
+        message.as_text().unwrap().parse::<usize>().unwrap()
+    };
+    let (source, holder) = (node(), node());
+    let (mut held, _seat, _socket) = member(&holder).await;
+    assert_eq!(source.publish("lobby", "0"), 0);
+    assert_eq!(number(&mut held).await, 0);
+    let publisher = source.clone();
+    let publishing = tokio::spawn(async move {
+        for count in 1..=3000 {
+            publisher.publish("lobby", count.to_string());
+            // Now fast, now so slow that somebody has to tell.
+            sleep(Duration::from_micros(if count % 500 == 0 {
+                300_000
+            } else {
+                300
+            }))
+            .await;
+        }
+    });
+    let late = node();
+    let mut rounds = 0;
+    while !publishing.is_finished() {
+        let (mut client, seat, socket) = member(&late).await;
+        let first = number(&mut client).await;
+        for expected in (first + 1..=3000).take(100) {
+            assert_eq!(number(&mut client).await, expected);
+        }
+        rounds += 1;
+        drop((seat, socket));
+    }
+    publishing.await.unwrap();
+    assert!(rounds > 2, "{rounds}");
+    let last = node();
+    let (mut client, _seat, _socket) = member(&last).await;
+    while number(&mut client).await != 3000 {}
+    let stats = late.backplane_stats().unwrap();
+    assert_eq!((stats.missed, stats.refused), (0, 0));
 }
 
 async fn a_killed_broker(kind: Kind) {
@@ -140,6 +205,12 @@ macro_rules! tests {
             #[ignore = "needs a broker: tests/full.sh"]
             async fn keeps_order_and_repeats_nothing_under_load() {
                 order_and_no_duplicates_under_load($kind).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            #[ignore = "needs a broker: tests/full.sh"]
+            async fn tells_nodes_that_come_later_of_the_newest_message() {
+                nodes_that_come_later($kind).await;
             }
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

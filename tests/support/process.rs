@@ -158,7 +158,7 @@ impl Stopwatch {
     /// Time on a core, to a few milliseconds; on the wall where the system does not tell.
     pub fn elapsed(&self) -> Duration {
         match (self.worked, worked()) {
-            (Some(before), Some(now)) => now - before,
+            (Some(before), Some(now)) => now.saturating_sub(before),
             _ => self.start.elapsed(),
         }
     }

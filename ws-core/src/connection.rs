@@ -176,7 +176,7 @@ struct Rare {
     write_due: Option<Instant>,
     close_due: Option<Instant>,
     /// A probe that is being measured.
-    round_trip: Option<RoundTrip>,
+    round_trip: Option<Box<RoundTrip>>,
 }
 
 impl Rare {
@@ -917,7 +917,7 @@ impl Connection {
     }
 
     fn round_trip(&mut self) -> Option<&mut RoundTrip> {
-        self.rare.as_mut()?.round_trip.as_mut()
+        self.rare.as_mut()?.round_trip.as_deref_mut()
     }
 
     /// The time in which the heartbeat ticks four times. Without keepalive it ticks only to see

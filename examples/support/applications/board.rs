@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    future::pending,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -181,6 +180,7 @@ async fn draw(shared: Arc<Shared>, mut socket: WebSocket) -> Result<(), Error> {
                 let is_new = seats.is_none();
                 seats = Some(place.sit(began, &socket).await);
                 if is_new && let Err(full) = place.recount() {
+                    drop(seats.take());
                     return refuse(&socket, &full).await;
                 }
                 continue;
@@ -352,12 +352,7 @@ impl Place {
     /// at its end.
     async fn next_beginning(&mut self) -> Option<Began> {
         self.began.changed().await.ok()?;
-        let began = *self.began.borrow_and_update();
-        match began {
-            Some(began) => Some(began),
-            // It is nothing else from the first change on.
-            None => pending().await,
-        }
+        *self.began.borrow_and_update()
     }
 
     /// Takes the seats, and waits a moment for the other nodes.

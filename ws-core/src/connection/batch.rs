@@ -40,7 +40,7 @@ impl Connection {
                 .frame(&mut control, Head::whole(OpCode::Ping), &payload);
             self.rare()
                 .round_trip
-                .get_or_insert_with(|| RoundTrip::new(number));
+                .get_or_insert_with(|| Box::new(RoundTrip::new(number)));
         }
         if self.outgoing.len() == 0 {
             self.outgoing

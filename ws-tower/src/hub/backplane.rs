@@ -93,6 +93,11 @@
 //!
 //! Users, passwords, TLS, clusters and what to watch: [`operation`].
 //!
+//! # How many of them
+//!
+//! [`sizing`] has what a node and a broker can do, measured, and what follows for 100,000, 1 million
+//! and 10 million sockets.
+//!
 //! # Other brokers
 //!
 //! [`Broker`] and its two halves are all that is asked of one. [`InProcess`] is for tests.
@@ -109,6 +114,8 @@ pub mod operation;
 #[cfg(feature = "redis")]
 mod redis;
 mod relay;
+#[doc = include_str!("backplane/sizing.md")]
+pub mod sizing {}
 mod stamp;
 mod stats;
 

@@ -34,10 +34,6 @@ pub(crate) struct Shared {
     about: Option<Box<About>>,
 }
 
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is set for good by a party of its own, or says who has the turn"
-)]
 // In this order: a broadcast goes from session to session and finds each of them cold. What it
 // looks at lies together, behind the lock and before the rest of the connection.
 #[repr(C)]

@@ -45,16 +45,17 @@ pub struct Run {
 }
 
 impl Load {
-    /// `offers`: compression, for which the `exchange` is made then.
-    pub fn connect(
-        endpoint: &Endpoint,
-        connections: usize,
+    /// A connection to each of `endpoints`. `offers`: compression, for which the `exchange` is made
+    /// then.
+    pub fn connect<'a>(
+        endpoints: impl Iterator<Item = &'a Endpoint>,
         exchange: Exchange,
         offers: bool,
     ) -> Result<Self> {
         let poll = Poll::new()?;
-        let connections = (0..connections)
-            .map(|index| {
+        let connections = endpoints
+            .enumerate()
+            .map(|(index, endpoint)| {
                 let mut stream = wire::connect(endpoint, offers)?.stream;
                 stream.never_wait();
                 let interest = Interest::READABLE | Interest::WRITABLE;

@@ -7,7 +7,7 @@ use rustix::{
     thread::{CpuSet, sched_getaffinity, sched_setaffinity},
 };
 
-use crate::{Result, options::Options};
+use crate::{Result, broker, options::Options};
 
 /// The cores that this process may use.
 pub fn cores() -> Result<Vec<usize>> {
@@ -60,8 +60,18 @@ pub fn description(options: &Options) -> String {
         options.rounds,
         options.measured.as_secs_f64(),
         options.kind,
-        versions(),
+        versions() + &brokers(options),
     )
+}
+
+/// The versions of the brokers, if there is one.
+fn brokers(options: &Options) -> String {
+    let uses_one = options.servers.iter().any(|it| it.broker().is_some());
+    if uses_one {
+        format!(", {}", broker::versions())
+    } else {
+        String::new()
+    }
 }
 
 /// The peers' versions, as locked.

@@ -8,10 +8,12 @@
 //!     --features ours,yawc,wtx -- --compression
 //! cargo run --release --manifest-path ws-hyper/benches/peers/Cargo.toml --features ours -- --fanout
 //! cargo run --release --manifest-path ws-hyper/benches/peers/Cargo.toml --features ours -- --encrypted
+//! cargo run --release --manifest-path ws-hyper/benches/peers/Cargo.toml --features nodes -- --nodes
 //!
 //! --compression         the servers and scenarios of the second half of the first two tables below
 //! --fanout              those of broadcast, further down
 //! --encrypted           those over TLS and HTTP/2, further down
+//! --nodes               those of several nodes, further down
 //! --servers A,B,…       which servers; default: all of this build without compression
 //! --scenarios A,B,…     which scenarios; default: all without compression
 //! --rounds N            default 5
@@ -63,7 +65,7 @@
 //! in it the answers are counted. A server that declines gets the messages as they are.
 //!
 //! `100x8x256` and `100x8xjson` are scenarios too, and `idle:500` is `idle` with another number of
-//! connections; so are `fanout:500x4x256` and `stalled:500` below.
+//! connections; so are `fanout:500x4x256`, `stalled:500`, `nodes:4x100x16` and `topics:5000` below.
 //!
 //! # Fan-out
 //!
@@ -136,6 +138,38 @@
 //! that sees them. Over HTTP/2 what ours has more is the closing handshake, the timers, and the buffer
 //! in front of each session that keeps a slow one from costing its neighbours the connection.
 //!
+//! # Several nodes
+//!
+//! `--nodes`: fan-out as above, over the backplane of `ws_tower::hub` (feature `nodes`). It starts
+//! `redis-server` and `nats-server`, which have to be installed.
+//!
+//! | server | is |
+//! |---|---|
+//! | `ours-hub` | one process with all connections |
+//! | `ours-hub-redis` | several nodes, a process each, and Redis between them |
+//! | `ours-hub-nats` | the same with NATS |
+//!
+//! | scenario | nodes × subscribers of each × messages in flight, of 128 bytes |
+//! |---|---|
+//! | `nodes-16`, `nodes-1` | 3 × 300 × 16, and × 1; `ours-hub` has 900 on one node |
+//! | `nodes:2x1x16`, `nodes:6x1x16`, `nodes:2x101x16` | their differences are the cost of a node more and of a subscriber more |
+//! | `topics` | one node, 100,000 topics with one member each |
+//!
+//! A subscriber of the first node publishes. The first row of a scenario is the CPU time of all nodes
+//! together for each delivery. Then, for each message that was published: CPU time of the first node
+//! (`publisher`), of each other one on average (`receiver`) and of the broker, and what the broker
+//! has read and written. With one in flight also how long after the sending a subscriber of the
+//! first node (`here`) and of the others (`there`) has the message.
+//!
+//! All nodes and the broker share one core. That changes little in what they cost, but the times are
+//! those of a machine that does everything one after the other: an upper bound. At one in flight the broker
+//! has little to do, so its row there is mostly what it costs at rest.
+//!
+//! `topics`: resident memory of the node for each topic, the time until it is subscribed to, 1,000
+//! together, and what that costs the node and the broker. One socket has all seats.
+//!
+//! The arithmetic for large installations is on the page `hub::backplane::sizing` of `ws-tower`.
+//!
 //! **How it measures.** Each run starts the server as a process of its own, pinned to one core, on
 //! a single-threaded tokio runtime, `TCP_NODELAY` on. The generator runs on the other core, sends
 //! the same encoded and masked window of messages again and again on each connection, the next one
@@ -176,6 +210,7 @@ use crate::{
     servers::Server,
 };
 
+mod broker;
 mod json;
 mod load;
 mod machine;
@@ -192,7 +227,9 @@ type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
 fn main() -> ExitCode {
     let outcome = match options::parse(std::env::args().skip(1)) {
-        Ok(Command::Serve(server)) => servers::run(server).map(|()| ExitCode::SUCCESS),
+        Ok(Command::Serve(server, broker)) => {
+            servers::run(server, broker).map(|()| ExitCode::SUCCESS)
+        }
         Ok(Command::Compare(options)) => compare(&options),
         Err(error) => Err(format!("{error}; see the head of src/main.rs").into()),
     };

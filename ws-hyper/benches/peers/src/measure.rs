@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Write},
-    thread,
+    iter, thread,
     time::{Duration, Instant},
 };
 
@@ -17,6 +17,8 @@ use crate::{
     stream::Stream,
     wire::{self, Answer, Exchange, FrameCounter, Window},
 };
+
+mod nodes;
 
 /// How many messages a connection exchanges before it is silent: enough to count as busy.
 const MESSAGES_BEFORE_SILENCE: usize = 20;
@@ -75,6 +77,16 @@ pub struct Speed {
 }
 
 pub fn measure(server: Server, scenario: &Scenario, options: &Options) -> Result<Vec<Sample>> {
+    match *scenario {
+        Scenario::Nodes {
+            ref name,
+            nodes,
+            members,
+            in_flight,
+        } => return nodes::messages(server, name, [nodes, members, in_flight], options),
+        Scenario::Topics { topics } => return nodes::topics(server, topics, options),
+        _ => {}
+    }
     let process = Process::start(server, options.server_core, options.generator_core)?;
     if server.transport() == Transport::Http2 {
         return over_http2(&process, server, scenario, options);
@@ -91,7 +103,11 @@ pub fn measure(server: Server, scenario: &Scenario, options: &Options) -> Result
             let compressed = offers && proven(&process, options)?;
             let (kind, echo) = (options.kind, server.echo());
             let exchange = Exchange::new(in_flight, payload, kind, echo, compressed)?;
-            let mut load = Load::connect(&process.endpoint, connections, exchange, offers)?;
+            let mut load = Load::connect(
+                iter::repeat_n(&process.endpoint, connections),
+                exchange,
+                offers,
+            )?;
             load.run(options.warm_up)?;
             let row = format!("{prefix}{name}");
             Ok(vec![timed(&process, row, || load.run(options.measured))?])
@@ -162,6 +178,7 @@ pub fn measure(server: Server, scenario: &Scenario, options: &Options) -> Result
                 memory("deflate, silent", before, silent, connections),
             ])
         }
+        Scenario::Nodes { .. } | Scenario::Topics { .. } => Err("it has several processes".into()),
     }
 }
 
@@ -223,9 +240,7 @@ fn over_http2(
                 ),
             ])
         }
-        Scenario::Fanout { .. } | Scenario::Stalled { .. } | Scenario::DeflateIdle { .. } => {
-            Err("not over HTTP/2".into())
-        }
+        _ => Err("not over HTTP/2".into()),
     }
 }
 
@@ -281,7 +296,11 @@ fn audience(
     }
     let (kind, echo) = (options.kind, server.echo());
     let exchange = Exchange::new(in_flight, Payload::Bytes(payload), kind, echo, false)?;
-    let load = Load::connect(&process.endpoint, connections, exchange, false)?;
+    let load = Load::connect(
+        iter::repeat_n(&process.endpoint, connections),
+        exchange,
+        false,
+    )?;
     // The handshake is answered before a handler has subscribed.
     settled(process)?;
     Ok(load)
@@ -298,13 +317,13 @@ fn stalled(
     let mut samples = Vec::new();
     stuffed(&mut load, server, options)?;
     let (_, latencies) = load.publish(options.measured)?;
-    quantiles("alone", latencies, &mut samples);
+    quantiles("alone", &latencies, &mut samples);
 
     let before = settled(process)?;
     let _stalled = load.abandon()?;
     stuffed(&mut load, server, options)?;
     let (_, latencies) = load.publish(options.measured)?;
-    quantiles("stalled", latencies, &mut samples);
+    quantiles("stalled", &latencies, &mut samples);
     let after = settled(process)?;
     samples.push(Sample {
         row: "stalled, growth".into(),
@@ -329,7 +348,8 @@ fn stuffed(load: &mut Load, server: Server, options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn quantiles(row: &str, mut latencies: Vec<Duration>, samples: &mut Vec<Sample>) {
+fn quantiles(row: &str, latencies: &[(usize, Duration)], samples: &mut Vec<Sample>) {
+    let mut latencies: Vec<_> = latencies.iter().map(|(_, latency)| *latency).collect();
     latencies.sort_unstable();
     for (name, quantile) in [("p50", 0.5), ("p99", 0.99)] {
         let place = (latencies.len() as f64 * quantile) as usize;

@@ -6,8 +6,8 @@ use crate::{Result, Server, machine, scenario::Scenario, wire::Kind};
 
 /// What the command line asks for.
 pub enum Command {
-    /// Be one of the servers.
-    Serve(Server),
+    /// Be one of the servers, as a node with the broker that has this URL.
+    Serve(Server, Option<String>),
     /// Run the comparison.
     Compare(Options),
 }
@@ -28,7 +28,7 @@ pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Command> {
     let mut arguments = arguments.peekable();
     if arguments.next_if_eq("serve").is_some() {
         let name = arguments.next().ok_or("serve: which server?")?;
-        return Ok(Command::Serve(name.parse()?));
+        return Ok(Command::Serve(name.parse()?, arguments.next()));
     }
 
     let cores = machine::cores()?;
@@ -64,6 +64,10 @@ pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Command> {
                 options.servers = Server::ENCRYPTED.to_vec();
                 options.scenarios = Scenario::encrypted();
             }
+            "--nodes" => {
+                options.servers = Server::NODES.to_vec();
+                options.scenarios = Scenario::nodes();
+            }
             "--servers" => options.servers = list(&value()?)?,
             "--scenarios" => options.scenarios = list(&value()?)?,
             "--rounds" => options.rounds = value()?.parse()?,
@@ -82,6 +86,9 @@ pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Command> {
     }
     if options.server_core == options.generator_core {
         return Err("server and generator need a core each".into());
+    }
+    if options.servers.is_empty() {
+        return Err("this build has none of these servers".into());
     }
     if options.rounds == 0 || options.measured.is_zero() {
         return Err("nothing to measure".into());

@@ -78,7 +78,7 @@ impl fmt::Display for Report {
         }
         writeln!(
             out,
-            "{:<19}{:<28}{:>10}  {:>21}{:>8}{:>8}{:>13}{:>7}{:>9}",
+            "{:<27}{:<28}{:>10}  {:>21}{:>8}{:>8}{:>13}{:>7}{:>9}",
             "scenario",
             "server",
             "median",
@@ -100,8 +100,8 @@ impl fmt::Display for Report {
         }
         writeln!(
             out,
-            "\nns: server CPU time for each message, delivery or handshake; B: resident bytes for each \
-             connection; KiB: resident memory; µs: time until a message is there; back: bytes on \
+            "\nns: CPU time for each message, delivery, handshake or topic; B: resident bytes for each \
+             connection or topic, or bytes on the wire for each message; KiB: resident memory; µs: time until a message is there; back: bytes on \
              the wire for each message, before TLS and HTTP/2"
         )?;
         for failure in &self.failures {
@@ -118,7 +118,7 @@ impl Cell {
         let least = self.costs.iter().copied().fold(f64::INFINITY, f64::min);
         let greatest = self.costs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let range = format!("{} .. {}", grouped(least), grouped(greatest));
-        write!(out, "{:<19}{:<28}", self.row, self.server.name())?;
+        write!(out, "{:<27}{:<28}", self.row, self.server.name())?;
         write!(out, "{:>10} {unit:<3}{range:>20}", grouped(cost))?;
         match base {
             Some(base) if base > 0.0 => write!(out, "{:>8.2}", cost / base)?,

@@ -31,6 +31,16 @@ pub enum Scenario {
     Idle { connections: usize },
     /// Connections that have exchanged compressed messages, and are silent.
     DeflateIdle { connections: usize },
+    /// One of all connections to some nodes sends messages, all of them receive them.
+    Nodes {
+        name: String,
+        nodes: usize,
+        /// Connections of each node.
+        members: usize,
+        in_flight: usize,
+    },
+    /// Topics with one member each, on one node.
+    Topics { topics: usize },
 }
 
 /// What is in the messages.
@@ -95,6 +105,25 @@ impl Scenario {
         ]
     }
 
+    /// Those on several nodes.
+    pub fn nodes() -> Vec<Self> {
+        let nodes = |name: &str, nodes, members, in_flight| Self::Nodes {
+            name: name.into(),
+            nodes,
+            members,
+            in_flight,
+        };
+        vec![
+            nodes("nodes-16", 3, 300, 16),
+            nodes("nodes-1", 3, 300, 1),
+            // For the arithmetic: what one more node costs, and one more member.
+            nodes("nodes:2x1x16", 2, 1, 16),
+            nodes("nodes:6x1x16", 6, 1, 16),
+            nodes("nodes:2x101x16", 2, 101, 16),
+            Self::Topics { topics: 100_000 },
+        ]
+    }
+
     /// Those over TLS and HTTP/2.
     pub fn encrypted() -> Vec<Self> {
         let mut scenarios = Self::defaults();
@@ -106,17 +135,19 @@ impl Scenario {
 
     pub fn name(&self) -> &str {
         match self {
-            Self::Load { name, .. } | Self::Fanout { name, .. } => name,
+            Self::Load { name, .. } | Self::Fanout { name, .. } | Self::Nodes { name, .. } => name,
             Self::Stalled { .. } => "stalled",
             Self::Handshake => "handshake",
             Self::Idle { .. } => "idle",
             Self::DeflateIdle { .. } => "deflate-idle",
+            Self::Topics { .. } => "topics",
         }
     }
 }
 
 /// A name, `CONNECTIONSxIN_FLIGHTxBYTES`, with `json` for the bytes too, the same behind `fanout:`,
-/// `stalled:CONNECTIONS`, `idle:CONNECTIONS`, or `deflate-idle:CONNECTIONS`.
+/// `nodes:NODESxMEMBERSxIN_FLIGHT`, `topics:TOPICS`, `stalled:CONNECTIONS`, `idle:CONNECTIONS`, or
+/// `deflate-idle:CONNECTIONS`.
 impl FromStr for Scenario {
     type Err = String;
 
@@ -125,7 +156,8 @@ impl FromStr for Scenario {
             .into_iter()
             .chain(Self::compression())
             .chain(Self::fanout())
-            .chain(Self::encrypted());
+            .chain(Self::encrypted())
+            .chain(Self::nodes());
         if let Some(named) = named.find(|one| one.name() == text) {
             return Ok(named);
         }
@@ -136,6 +168,19 @@ impl FromStr for Scenario {
             positive(connections).map(|connections| Self::DeflateIdle { connections })
         } else if let Some(connections) = text.strip_prefix("stalled:") {
             positive(connections).map(|connections| Self::Stalled { connections })
+        } else if let Some(topics) = text.strip_prefix("topics:") {
+            positive(topics).map(|topics| Self::Topics { topics })
+        } else if let Some(numbers) = text.strip_prefix("nodes:") {
+            let numbers: Vec<_> = numbers.split('x').map(positive).collect();
+            match numbers[..] {
+                [Some(nodes), Some(members), Some(in_flight)] => Some(Self::Nodes {
+                    name: text.into(),
+                    nodes,
+                    members,
+                    in_flight,
+                }),
+                _ => None,
+            }
         } else if let Some(numbers) = text.strip_prefix("fanout:") {
             let numbers: Vec<_> = numbers.split('x').map(positive).collect();
             match numbers[..] {

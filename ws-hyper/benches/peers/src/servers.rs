@@ -4,12 +4,17 @@ use std::{fmt, io, str::FromStr, thread};
 
 use rustix::net::sockopt::set_socket_send_buffer_size;
 use tokio::{net::TcpListener, runtime};
+#[cfg(feature = "nodes")]
+use ws_tower::hub::backplane::{Nats, Redis};
 #[cfg(feature = "ours")]
-use ws_tower::{Config, hub::SlowConsumer};
+use ws_tower::{
+    Config,
+    hub::{Hub, SlowConsumer},
+};
 
 use self::certificate::Certificate;
 use crate::{
-    Result,
+    Result, broker,
     wire::{CLOSE_ANSWER, Echo},
 };
 
@@ -55,6 +60,10 @@ pub enum Server {
     OursHubTask,
     #[cfg(feature = "ours")]
     OursHubDrop,
+    #[cfg(feature = "nodes")]
+    OursHubRedis,
+    #[cfg(feature = "nodes")]
+    OursHubNats,
     AxumBroadcast,
     TokioWebsocketsBroadcast,
     RawFanout,
@@ -121,6 +130,16 @@ impl Server {
         Self::RawFanout,
     ];
 
+    /// Those that send every message to all connections, on one node and on several, of this build.
+    pub const NODES: &[Self] = &[
+        #[cfg(feature = "nodes")]
+        Self::OursHub,
+        #[cfg(feature = "nodes")]
+        Self::OursHubRedis,
+        #[cfg(feature = "nodes")]
+        Self::OursHubNats,
+    ];
+
     /// Those that echo over TLS or HTTP/2, of this build.
     pub const ENCRYPTED: &[Self] = &[
         #[cfg(feature = "ours")]
@@ -160,6 +179,10 @@ impl Server {
             Self::OursHubTask => "ours-hub-task",
             #[cfg(feature = "ours")]
             Self::OursHubDrop => "ours-hub-drop",
+            #[cfg(feature = "nodes")]
+            Self::OursHubRedis => "ours-hub-redis",
+            #[cfg(feature = "nodes")]
+            Self::OursHubNats => "ours-hub-nats",
             Self::AxumBroadcast => "axum-broadcast",
             Self::TokioWebsocketsBroadcast => "tokio-websockets-broadcast",
             Self::RawFanout => "raw-fanout",
@@ -189,6 +212,17 @@ impl Server {
         }
     }
 
+    /// The broker between its nodes.
+    pub fn broker(self) -> Option<broker::Kind> {
+        match self {
+            #[cfg(feature = "nodes")]
+            Self::OursHubRedis => Some(broker::Kind::Redis),
+            #[cfg(feature = "nodes")]
+            Self::OursHubNats => Some(broker::Kind::Nats),
+            _ => None,
+        }
+    }
+
     pub fn transport(self) -> Transport {
         match self {
             #[cfg(feature = "ours")]
@@ -210,6 +244,7 @@ impl FromStr for Server {
             .iter()
             .chain(Self::COMPRESSION)
             .chain(Self::FANOUT)
+            .chain(Self::NODES)
             .chain(Self::ENCRYPTED)
             .copied();
         all.find(|server| server.name() == name)
@@ -231,8 +266,10 @@ const BROADCAST_CAPACITY: usize = 1024;
 /// network. On loopback it is 2.6 MB otherwise, which takes long to fill.
 const FANOUT_SEND_BUFFER: usize = 64 << 10;
 
-/// Runs `server` on a free port, prints its address and its certificate, if any, and ends the process when standard input does.
-pub fn run(server: Server) -> Result<()> {
+/// Runs `server` on a free port, with the broker that has this URL, prints its address and its certificate, if any, and ends the process when standard input does.
+pub fn run(server: Server, broker: Option<String>) -> Result<()> {
+    #[cfg(not(feature = "nodes"))]
+    let _ = broker;
     thread::spawn(|| {
         let ended = io::copy(&mut io::stdin(), &mut io::sink());
         std::process::exit(i32::from(ended.is_err()));
@@ -246,7 +283,7 @@ pub fn run(server: Server) -> Result<()> {
         let certificate = (server.transport() == Transport::Tls)
             .then(Certificate::new)
             .transpose()?;
-        if Server::FANOUT.contains(&server) {
+        if Server::FANOUT.contains(&server) || Server::NODES.contains(&server) {
             // Connections inherit it.
             set_socket_send_buffer_size(&listener, FANOUT_SEND_BUFFER)?;
         }
@@ -277,11 +314,25 @@ pub fn run(server: Server) -> Result<()> {
             #[cfg(feature = "wtx")]
             Server::WtxFast => wtx::serve(listener, wtx::fast).await,
             #[cfg(feature = "ours")]
-            Server::OursHub => ours::hub(listener, SlowConsumer::Disconnect).await,
+            Server::OursHub => ours::hub(listener, Hub::new()).await,
             #[cfg(feature = "ours")]
             Server::OursHubTask => ours::hub_task(listener).await,
             #[cfg(feature = "ours")]
-            Server::OursHubDrop => ours::hub(listener, SlowConsumer::DropOldest).await,
+            Server::OursHubDrop => {
+                let hub = Hub::builder().slow_consumer(SlowConsumer::DropOldest);
+                ours::hub(listener, hub.build()).await
+            }
+            #[cfg(feature = "nodes")]
+            Server::OursHubRedis => {
+                let redis = Redis::new(&broker.ok_or("which broker?")?)
+                    .map_err(|it| it as Box<dyn std::error::Error>)?;
+                ours::hub(listener, Hub::builder().backplane(redis).build()).await
+            }
+            #[cfg(feature = "nodes")]
+            Server::OursHubNats => {
+                let nats = Nats::new(&broker.ok_or("which broker?")?);
+                ours::hub(listener, Hub::builder().backplane(nats).build()).await
+            }
             Server::AxumBroadcast => axum::broadcast(listener).await,
             Server::TokioWebsocketsBroadcast => tokio_websockets::broadcast(listener).await,
             Server::RawFanout => raw::fan_out(listener).await,

@@ -16,6 +16,12 @@ use crate::{
 /// The path of the WebSockets.
 pub const PATH: &str = "/socket";
 
+/// The path on which every message joins [`TOPICS`] topics.
+pub const TOPICS_PATH: &str = "/topics";
+
+/// Topics that one message joins.
+pub const TOPICS: usize = 1000;
+
 /// The example of RFC 6455 §1.3: with a fixed key, nobody here has to hash.
 pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 pub const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
@@ -176,6 +182,11 @@ pub struct Opened {
 
 /// Opens a WebSocket, and offers compression or does not.
 pub fn connect(endpoint: &Endpoint, offers: bool) -> Result<Opened> {
+    connect_to(PATH, endpoint, offers)
+}
+
+/// The same on another path.
+pub fn connect_to(path: &str, endpoint: &Endpoint, offers: bool) -> Result<Opened> {
     let mut stream = endpoint.connect()?;
     let address = endpoint.address;
     let extensions = if offers {
@@ -185,7 +196,7 @@ pub fn connect(endpoint: &Endpoint, offers: bool) -> Result<Opened> {
     };
     // One write: `raw` takes the first read for the whole request.
     let request = format!(
-        "GET {PATH} HTTP/1.1\r\n\
+        "GET {path} HTTP/1.1\r\n\
          Host: {address}\r\n\
          Connection: Upgrade\r\n\
          Upgrade: websocket\r\n\

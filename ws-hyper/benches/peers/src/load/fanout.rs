@@ -38,8 +38,9 @@ impl Load {
 
     /// The first connection sends a window, and the next one when all have received it; for
     /// `duration`, but one at least. Before and after, nothing is in flight. A message counts for each that receives
-    /// it. Returns also how long after the sending each connection had the whole window.
-    pub fn publish(&mut self, duration: Duration) -> Result<(Run, Vec<Duration>)> {
+    /// it. Returns also how long after the sending each connection, by its number, had the whole
+    /// window.
+    pub fn publish(&mut self, duration: Duration) -> Result<(Run, Vec<(usize, Duration)>)> {
         let start = Instant::now();
         let windows = &self.exchange.windows;
         let mut latencies = Vec::new();
@@ -80,7 +81,7 @@ impl Load {
                     bytes_back += connection.read(window, &mut self.buffer)? as u64;
                     if !connection.waits {
                         waiting -= 1;
-                        latencies.push(sent.elapsed());
+                        latencies.push((event.token().0, sent.elapsed()));
                     }
                     // What did not fit at first; of all others it is there already.
                     if event.token().0 == 0 {

@@ -5,12 +5,12 @@ use std::{sync::Arc, time::Duration};
 use rustls::ServerConfig;
 use tokio::{net::TcpListener, sync::mpsc};
 use ws_hyper::server::Tls;
-use ws_tower::{
-    Config, Error, Message, WebSocket, WebSocketLayer,
-    hub::{Hub, SlowConsumer},
-};
+use ws_tower::{Config, Error, Message, WebSocket, WebSocketLayer, hub::Hub};
 
-use crate::{Result, wire::PATH};
+use crate::{
+    Result,
+    wire::{PATH, TOPICS, TOPICS_PATH},
+};
 
 pub async fn serve(listener: TcpListener, config: Config) -> Result<()> {
     let app = WebSocketLayer::new()
@@ -30,11 +30,15 @@ pub async fn serve_tls(listener: TcpListener, tls: Arc<ServerConfig>) -> Result<
     Ok(())
 }
 
-/// Every message to every connection: the handler publishes what it receives.
-pub async fn hub(listener: TcpListener, policy: SlowConsumer) -> Result<()> {
-    let hub = Hub::builder().slow_consumer(policy).build();
+/// Every message to every connection: the handler publishes what it receives. On another path, for
+/// every message so many topics more with one member.
+pub async fn hub(listener: TcpListener, hub: Hub) -> Result<()> {
+    let other = hub.clone();
     let app = WebSocketLayer::new()
         .config(without_pings())
+        .route(TOPICS_PATH, move |socket: WebSocket| {
+            topics(other.clone(), socket)
+        })
         .route(PATH, move |mut socket: WebSocket| {
             let hub = hub.clone();
             async move {
@@ -47,6 +51,25 @@ pub async fn hub(listener: TcpListener, policy: SlowConsumer) -> Result<()> {
         })
         .into_service();
     ws_hyper::serve(listener, app).await?;
+    Ok(())
+}
+
+/// Answers each message when it has joined [`TOPICS`] topics more, and hears what other nodes
+/// publish to them.
+async fn topics(hub: Hub, mut socket: WebSocket) -> Result<(), Error> {
+    let mut seats = Vec::new();
+    while let Some(message) = socket.recv().await {
+        for _ in 0..TOPICS {
+            seats.push(hub.join(&format!("topic-{:07}", seats.len()), &socket));
+        }
+        if hub.node().is_some()
+            && let Some(last) = seats.last()
+        {
+            // They are subscribed to in this order.
+            hub.subscribed(last.topic()).await;
+        }
+        socket.send(message?).await?;
+    }
     Ok(())
 }
 
