@@ -48,6 +48,7 @@ impl Server {
         arguments: impl FnOnce(&Path, u16) -> Vec<String>,
     ) -> Self {
         let mut server = Self::elsewhere(kind, free_port());
+        fs::create_dir(&server.directory.0).unwrap();
         server.arguments = arguments(&server.directory.0, server.port);
         server.restart().await;
         server
@@ -158,7 +159,7 @@ pub(crate) fn write(directory: &Path, name: &str, text: &str) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// A directory that ends with it.
+/// The path of a directory that ends with it.
 struct Directory(PathBuf);
 
 impl Directory {
@@ -166,9 +167,7 @@ impl Directory {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("ws-brokers-{}-{count}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path).unwrap();
-        Self(path)
+        Self(std::env::temp_dir().join(name))
     }
 }
 
