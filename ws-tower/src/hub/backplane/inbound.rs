@@ -1,10 +1,12 @@
 //! What other nodes have for this one: their messages in order and once, what is missing, their
 //! members, and whether they are alive.
 
+mod newest;
+mod presence;
+
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap, HashSet},
-    hash::{BuildHasher, RandomState},
     pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
@@ -15,11 +17,11 @@ use std::{
 
 use bytes::Bytes;
 use tokio::time::Instant;
-use ws_core::Message;
 
+pub(super) use self::presence::PART;
 use super::{
     NodeId,
-    envelope::{Address, Entry, Envelope, Place, Publication, Refused, Wanted},
+    envelope::{Address, Envelope, Place, Refused, Wanted},
     nodes::{Heard, Nodes},
     relay::{RETENTION, Relay},
     stamp::Stamp,
@@ -464,218 +466,6 @@ impl Inbound {
         Arrival::Due(expected.map_or(0, |it| before.saturating_sub(it)))
     }
 
-    // The newest message.
-
-    /// Asks all nodes for what is to be known of a topic. The echo says that the subscription
-    /// stands.
-    pub(super) fn ask_all(&self, name: &Arc<str>) {
-        let wanted = Wanted {
-            members: self.relay.has_presence(),
-            newest: self.topic(name).is_some_and(|it| it.retains()),
-        };
-        if wanted.newest
-            && let Some(channel) = self.lock().channels.get_mut(name)
-        {
-            channel.asked_at = Some(Instant::now());
-        }
-        self.relay.ask(name, wanted);
-    }
-
-    /// A node wants to know what is retained. The one that published it tells at once; if it has
-    /// no members any more, the first of the others by chance.
-    fn owe(&self, name: &str, topic: &Arc<Topic>) {
-        let Some((_, stamp)) = topic.newest() else {
-            return;
-        };
-        let now = Instant::now();
-        let due = if stamp.node == self.relay.node {
-            now
-        } else {
-            let share = RandomState::new().hash_one(()) % 1024;
-            now + HOLD_BACK + HOLD_BACK * u32::try_from(share).unwrap_or(0) / 256
-        };
-        let mut state = self.lock();
-        let State {
-            channels, answers, ..
-        } = &mut *state;
-        let Some((name, channel)) = channels.get_mut(name).map(|it| (topic.name(), it)) else {
-            return;
-        };
-        if channel.newest_asked.replace(now).is_none() {
-            answers.push(Reverse((due, Arc::clone(name))));
-            drop(state);
-            self.relay.wake();
-        }
-    }
-
-    /// Tells what was asked for, and nobody has told by now.
-    pub(super) fn answer(&self) {
-        while let Some((name, asked)) = self.next_answer() {
-            if let Some(topic) = self.topic(&name)
-                && let Some((message, stamp)) = topic.newest()
-                // What is newer than the question has reached who asked, too.
-                && stamp.at <= asked
-            {
-                self.relay.tell_newest(&name, stamp, message);
-            }
-        }
-    }
-
-    fn next_answer(&self) -> Option<(Arc<str>, Instant)> {
-        let now = Instant::now();
-        let mut state = self.lock();
-        loop {
-            let Reverse((due, _)) = state.answers.peek()?;
-            if *due > now {
-                return None;
-            }
-            let Reverse((_, name)) = state.answers.pop()?;
-            let channel = state.channels.get_mut(&name);
-            if let Some(asked) = channel.and_then(|it| it.newest_asked.take()) {
-                return Some((name, asked));
-            }
-        }
-    }
-
-    /// Another node tells of a message that it retains.
-    fn newest(&self, name: &str, topic: &Topic, of: Publication, message: Message) {
-        let Some(at) = Instant::now().checked_sub(Duration::from_micros(of.age)) else {
-            return;
-        };
-        let stamp = Stamp {
-            node: of.node,
-            stream: of.stream,
-            sequence: of.sequence,
-            at,
-        };
-        if !topic.retains() {
-            return;
-        }
-        if !self.has_come(name, &stamp) {
-            let is_own = stamp.node == self.relay.node;
-            let asked_at = self.lock().channels.get(name).and_then(|it| it.asked_at);
-            // What this node has published since it has the topic is retained, or older.
-            // And of another node's, what has passed since this one asked: the age that is told
-            // says nothing of the time that the answer took.
-            let is_newer = |it: &Stamp| {
-                let is_before = it.node == stamp.node || asked_at.is_none_or(|at| it.at < at);
-                !is_own && is_before && stamp.is_newer_than(it)
-            };
-            if topic.deliver_newest(message, stamp, is_newer) {
-                self.relay.counters.received.add(1);
-                if let Some(channel) = self.lock().channels.get_mut(name) {
-                    channel.told = Some(stamp);
-                }
-            }
-        }
-        let is_told = topic.newest().is_some_and(|(_, it)| it.is_same(&stamp));
-        if is_told && let Some(channel) = self.lock().channels.get_mut(name) {
-            channel.newest_asked = None;
-        }
-    }
-
-    /// Whether a message has come already, in its place or not.
-    fn has_come(&self, name: &str, stamp: &Stamp) -> bool {
-        let state = self.lock();
-        let Some(channel) = state.channels.get(name) else {
-            return true;
-        };
-        let place = (stamp.stream, stamp.sequence);
-        let known = channel.streams.get(&stamp.node);
-        known.is_some_and(|it| place <= (it.stream, it.heard))
-            || channel.was_told(stamp.node, place)
-    }
-
-    /// Whether a message, or a later one of its node, was told of before it came in its place.
-    fn was_told(&self, node: NodeId, name: &str, place: Place) -> bool {
-        let state = self.lock();
-        let channel = state.channels.get(name);
-        channel.is_some_and(|it| it.was_told(node, (place.stream, place.sequence)))
-    }
-
-    // Presence.
-
-    /// Asks a node for its members of at least this version, if it has not just been asked.
-    fn ask(&self, topic: &str, node: NodeId, version: u64) {
-        let now = Instant::now();
-        {
-            let mut state = self.lock();
-            let Some(channel) = state.channels.get_mut(topic) else {
-                return;
-            };
-            if let Some(asked) = channel.asked.get_mut(&node)
-                && now.duration_since(asked.at) < ASK_AGAIN
-            {
-                asked.wanted = asked.wanted.max(version);
-                return;
-            }
-            let asked = Asked {
-                at: now,
-                wanted: version,
-            };
-            channel.asked.insert(node, asked);
-        }
-        let channel = self.relay.options.topic_channel(topic);
-        let envelope = Envelope::Ask {
-            node: Some(node),
-            wanted: Wanted::members(),
-        };
-        self.relay.order(channel, envelope);
-    }
-
-    /// Tells another node who is here, in parts that any broker takes.
-    fn tell_members(&self, node: NodeId, topic: &Topic) {
-        let (version, members) = topic.local_members();
-        if version == 0 {
-            return;
-        }
-        let channel = self.relay.options.node_channel(node);
-        let name = &**topic.name();
-        let mut parts: Vec<Vec<Entry>> = vec![Vec::new()];
-        let mut size = 0;
-        for entry in members {
-            size += 32 + entry.metadata.as_ref().map_or(0, |it| it.len());
-            if size > PART && parts.last().is_some_and(|it| !it.is_empty()) {
-                parts.push(Vec::new());
-                size = 0;
-            }
-            parts.last_mut().unwrap_or(&mut Vec::new()).push(entry);
-        }
-        let last = parts.len() - 1;
-        for (part, members) in parts.into_iter().enumerate() {
-            let envelope = Envelope::Roster {
-                topic: name.into(),
-                version,
-                is_last: part == last,
-                members,
-            };
-            self.relay.order(channel.clone(), envelope);
-        }
-    }
-
-    fn roster(&self, node: NodeId, name: &str, version: u64, is_last: bool, members: Vec<Entry>) {
-        let Some(topic) = self.topic(name) else {
-            return;
-        };
-        let part = |state: &mut State| state.nodes.part(node, name, version, is_last, members);
-        let Some(members) = part(&mut self.lock()) else {
-            return;
-        };
-        let number = self.relay.number_of(node);
-        topic.replace_remote(node, number, version, members);
-        let asked = {
-            let mut state = self.lock();
-            let channel = state.channels.get_mut(name);
-            channel.and_then(|it| it.asked.remove(&node))
-        };
-        if let Some(asked) = asked
-            && asked.wanted > version
-        {
-            // Once: what it says of itself need not be true.
-            self.ask(name, node, 0);
-        }
-    }
-
     // Nodes.
 
     /// Says whether the node may be listened to.
@@ -747,13 +537,3 @@ impl Channel {
 /// How long answers to nodes that have missed something are held back, so that one answer is for
 /// all who ask.
 const RESYNC: Duration = Duration::from_millis(250);
-
-/// How long a node waits at least before it tells of a message of another one, and at most five
-/// times as long: that one tells first, and then the others see that it has been told.
-const HOLD_BACK: Duration = Duration::from_millis(25);
-
-/// How long a node has for its answer, until it is asked again.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
-
-/// A part of the members of a topic, in bytes.
-pub(super) const PART: usize = 64 << 10;
