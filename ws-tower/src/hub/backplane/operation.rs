@@ -1,7 +1,8 @@
 //! For whoever runs the broker: users, TLS, clusters, and what to watch.
 //!
 //! What stands on this page is tested as it stands, with Redis 7.0 and nats-server 2.9
-//! (`tests/full.sh backplane`).
+//! (`tests/full.sh backplane`), but for NATS keys and JWTs, the roots of the system, a name that a
+//! cluster announces, and a single Redis that another one takes over from.
 //!
 //! # Users and passwords
 //!
