@@ -61,8 +61,8 @@ fn main() -> Result<(), Failure> {
     let address = address.ok_or_else(|| usage("--listen is missing"))?;
     runtime(threads)?.block_on(async {
         // A hub with a backplane is made in the runtime.
-        let sockets = if command.as_deref() == Some("fanout") {
-            let hub = hub(broker.as_ref());
+        let hub = (command.as_deref() == Some("fanout")).then(|| hub(broker.as_ref()));
+        let sockets = if let Some(hub) = hub.clone() {
             let handler = move |socket| fan_out(hub.clone(), socket);
             sockets
                 .route("/", handler.clone())
@@ -70,7 +70,11 @@ fn main() -> Result<(), Failure> {
         } else {
             sockets.route("/", echo).route("/{*path}", echo)
         };
-        serve(&address, sockets, tls).await
+        serve(&address, sockets, tls).await?;
+        if let Some(hub) = hub {
+            hub.leave().await;
+        }
+        Ok(())
     })
 }
 

@@ -53,11 +53,11 @@ async fn main() -> Result<(), Failure> {
         None => Hub::builder(),
     };
     let tick = Tick::start_on(hub("ws-tick"), Duration::from_secs(1));
-    let one_of_the_hubs = tick.hub().clone();
-    let sockets = tick.route(sockets);
-    let sockets = Chat::start_on(hub("ws-chat")).route(sockets);
-    let sockets = Boards::new_on(hub("ws-board"), limits).route(sockets);
-    let sockets = Sensors::new_on(hub("ws-sensors"), Duration::from_millis(150)).route(sockets);
+    let chat = Chat::start_on(hub("ws-chat"));
+    let boards = Boards::new_on(hub("ws-board"), limits);
+    let sensors = Sensors::new_on(hub("ws-sensors"), Duration::from_millis(150));
+    let hubs = [tick.hub(), chat.hub(), boards.hub(), sensors.hub()].map(Hub::clone);
+    let sockets = sensors.route(boards.route(chat.route(tick.route(sockets))));
     let app = site(&Page::ALL)
         .route("/test", get("Yes this is a test!"))
         .route(
@@ -76,13 +76,13 @@ async fn main() -> Result<(), Failure> {
         println!("http://{address}");
     }
     if let Some(broker) = &broker {
-        broker.report(&one_of_the_hubs);
+        broker.report(&hubs[0]);
     }
     server
         .with_graceful_shutdown(asked_to_end(), Duration::from_secs(10))
         .await?;
-    if let Some(broker) = &broker {
-        broker.leave().await;
+    for hub in hubs {
+        hub.leave().await;
     }
     Ok(())
 }

@@ -623,6 +623,47 @@ async fn a_subscriber_that_was_cut_off_learns_what_it_missed_meanwhile() {
     assert_eq!(text(&mut client).await, "after");
 }
 
+#[tokio::test]
+async fn a_node_that_leaves_is_heard_to_the_end_and_goes_on_alone() {
+    let broker = InProcess::new();
+    let (here, there) = (telling(broker.clone()), telling(broker.clone()));
+    let (mut client, server) = pair(quiet());
+    let (mut leaver, leaver_server) = pair(quiet());
+    let _seats = [
+        there.join("lobby", &server),
+        here.join("lobby", &leaver_server),
+    ];
+    subscribed(&there, "lobby").await;
+    subscribed(&here, "lobby").await;
+    until("both see both", || {
+        [&here, &there]
+            .iter()
+            .all(|it| it.member_count("lobby") == 2)
+    })
+    .await;
+    for count in 0..2000 {
+        here.publish("lobby", count.to_string());
+    }
+    timeout(BEAT, here.leave()).await.expect("at once");
+    assert_eq!(here.member_count("lobby"), 1);
+    for count in 0..2000 {
+        assert_eq!(text(&mut client).await, count.to_string());
+        assert_eq!(text(&mut leaver).await, count.to_string());
+    }
+    // Three heartbeats were it to be found dead.
+    until("its member has gone", || there.member_count("lobby") == 1).await;
+    assert_eq!(stats(&there).nodes, 0);
+    assert_eq!(here.publish("lobby", "alone"), 1);
+    assert_eq!(text(&mut leaver).await, "alone");
+    // Again is nothing, and so it is while there is no broker.
+    timeout(BEAT, here.leave()).await.expect("at once");
+    let faulty = Faulty::new(&broker);
+    faulty.is_down.store(true, Ordering::SeqCst);
+    let lonely = node(faulty);
+    timeout(SOON, lonely.leave()).await.expect("some time");
+    Hub::new().leave().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_node_that_comes_back_after_long_is_not_said_to_have_missed_what_came() {
     let broker = InProcess::new();

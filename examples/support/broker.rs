@@ -75,12 +75,6 @@ impl BrokerUrl {
             }
         });
     }
-
-    /// Lets the last that this node has to say go out: that its members have left. Without it the
-    /// others find out some seconds later.
-    pub async fn leave(&self) {
-        sleep(Duration::from_millis(100)).await;
-    }
 }
 
 impl FromStr for BrokerUrl {

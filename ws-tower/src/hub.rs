@@ -388,6 +388,25 @@ impl Hub {
         }
     }
 
+    /// Leaves the other nodes, for good: what was published before is handed to the broker, and then
+    /// that this node goes, so that its members vanish there at once. Its topics and seats go on
+    /// alone.
+    ///
+    /// It takes as long as the broker does, at most some [deadlines](Backplane::deadline), and
+    /// returns whether the broker is there or not; at once without a backplane. Call it at the
+    /// end of a program, after [the tracker](crate::Tracker::shutdown): when the last [`Hub`] is
+    /// dropped the same happens, but a runtime that ends does not wait for it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: the leaving goes on.
+    pub async fn leave(&self) {
+        if let Some(shared) = &self.0.backplane {
+            shared.relay.stop();
+            shared.relay.ended().await;
+        }
+    }
+
     /// What has been published, and what became of it.
     pub fn stats(&self) -> Stats {
         self.0.counters.get()

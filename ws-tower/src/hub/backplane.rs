@@ -69,7 +69,8 @@
 //!
 //! A topic with a name of more than 512 bytes is not shared; its messages count as
 //! [too large](BackplaneStats::too_large). When the last [`Hub`](super::Hub) is dropped, the node
-//! takes its leave, and seats that are left publish on their own node.
+//! takes its leave, and seats that are left publish on their own node. A program that ends awaits
+//! [`Hub::leave`](super::Hub::leave).
 //!
 //! # Redis or NATS
 //!

@@ -248,6 +248,14 @@ impl Inbound {
         }
     }
 
+    /// This node has left: nobody tells it any more who comes and goes.
+    pub(super) fn forget_all(&self) {
+        let nodes = self.lock().nodes.all();
+        for node in nodes {
+            self.forget_node(node);
+        }
+    }
+
     fn forget_node(&self, node: NodeId) {
         let topics: Vec<_> = {
             let mut state = self.lock();

@@ -19,8 +19,19 @@ use super::{
 };
 use crate::BoxError;
 
-/// Runs until the hub is gone.
+/// Runs until the hub is gone, or has left.
 pub(super) async fn run<B: Broker>(broker: B, inbound: Arc<Inbound>, relay: Arc<Relay>) {
+    /// Whichever way it ends.
+    struct End<'a>(&'a Inbound, &'a Relay);
+
+    impl Drop for End<'_> {
+        fn drop(&mut self) {
+            self.0.forget_all();
+            self.1.end();
+        }
+    }
+
+    let _end = End(&inbound, &relay);
     let options = &relay.options;
     let mut batch = Batch::default();
     let mut delay = MIN_DELAY;
@@ -150,6 +161,16 @@ async fn work_until_error<C: Commands>(
     let mut changed = relay.take_changed();
     loop {
         if relay.is_stopped() {
+            // What was published before goes first.
+            loop {
+                if batch.is_empty() {
+                    relay.take(batch);
+                }
+                if batch.is_empty() {
+                    break;
+                }
+                publish(commands, batch, relay).await?;
+            }
             let bye = (nodes, Envelope::Bye.encode(relay.node));
             timeout(patience, commands.publish(&[bye])).await??;
             return Ok(());
@@ -181,11 +202,21 @@ async fn work_until_error<C: Commands>(
             let wait = until.saturating_duration_since(Instant::now());
             let _ = timeout(wait, relay.work.notified()).await;
         } else {
-            timeout(patience, commands.publish(&batch.payloads)).await??;
-            relay.counters.sent.add(batch.clear());
+            publish(commands, batch, relay).await?;
         }
         changed = relay.take_changed();
     }
+}
+
+async fn publish<C: Commands>(
+    commands: &mut C,
+    batch: &mut Batch,
+    relay: &Relay,
+) -> Result<(), BoxError> {
+    let patience = relay.options.deadline;
+    timeout(patience, commands.publish(&batch.payloads)).await??;
+    relay.counters.sent.add(batch.clear());
+    Ok(())
 }
 
 /// Forgets streams of topics that nobody here has: the version of the members is in them.

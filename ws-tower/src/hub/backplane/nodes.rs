@@ -91,6 +91,10 @@ impl Nodes {
         }
     }
 
+    pub(super) fn all(&self) -> Vec<NodeId> {
+        self.alive.keys().copied().collect()
+    }
+
     /// Those that have been silent for too long.
     pub(super) fn silent(&self) -> Vec<NodeId> {
         let alive = self.alive.iter();

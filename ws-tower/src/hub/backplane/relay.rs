@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     mem,
+    pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -35,6 +36,9 @@ pub(in crate::hub) struct Relay {
     /// The largest payload of the broker.
     max_payload: AtomicUsize,
     is_stopped: AtomicBool,
+    /// The link has ended, after it was stopped.
+    has_ended: AtomicBool,
+    ended: Notify,
     state: Mutex<State>,
 }
 
@@ -105,6 +109,8 @@ impl Relay {
             subscribed: Notify::new(),
             max_payload: AtomicUsize::new(usize::MAX),
             is_stopped: AtomicBool::new(false),
+            has_ended: AtomicBool::new(false),
+            ended: Notify::new(),
             state: Mutex::default(),
         }
     }
@@ -177,6 +183,15 @@ impl Relay {
         self.work.notify_one();
     }
 
+    /// Waits until the link has ended.
+    pub(in crate::hub) async fn ended(&self) {
+        let mut ended = pin!(self.ended.notified());
+        ended.as_mut().enable();
+        if !self.has_ended.load(Ordering::Acquire) {
+            ended.await;
+        }
+    }
+
     /// The node that an id of a member belongs to; `None` for a number that was not given.
     pub(in crate::hub) fn node_of(&self, number: u16) -> Option<NodeId> {
         let place = usize::from(number).checked_sub(1)?;
@@ -241,6 +256,11 @@ impl Relay {
 
     pub(super) fn is_stopped(&self) -> bool {
         self.is_stopped.load(Ordering::Acquire)
+    }
+
+    pub(super) fn end(&self) {
+        self.has_ended.store(true, Ordering::Release);
+        self.ended.notify_waiters();
     }
 
     pub(super) fn set_max_payload(&self, max: usize) {
