@@ -163,11 +163,18 @@ function group(name, checks) {
   });
 }
 
-// How many passed and failed so far.
-function totals() {
-  return { passed, failed };
+// Runs the checks of a program, prints how many passed and failed, and ends the process by that.
+async function run(main) {
+  try {
+    await main();
+  } catch (error) {
+    console.error(error);
+    failed += 1;
+  }
+  console.log(`\n${passed} passed, ${failed} failed`);
+  process.exit(failed ? 1 : 0);
 }
 
 module.exports = {
-  DESKTOP, PHONE, SOON, bothLooks, check, closes, fits, group, launch, open, sockets, totals, until, upgrade,
+  DESKTOP, PHONE, SOON, bothLooks, check, closes, fits, group, launch, open, run, sockets, until, upgrade,
 };

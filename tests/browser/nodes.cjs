@@ -16,7 +16,7 @@ const path = require('node:path');
 const { parseArgs } = require('node:util');
 
 const { close, connected, inked, logged, members, rename, stroke, texts } = require('./applications.cjs');
-const { DESKTOP, check, group, launch, open, totals, until } = require('./browser.cjs');
+const { DESKTOP, check, group, launch, open, run, until } = require('./browser.cjs');
 
 const USAGE = 'nodes.cjs --url URL --url URL --chromium PROGRAM --screenshots DIR';
 
@@ -145,16 +145,4 @@ function options() {
   }
 }
 
-main().then(
-  () => {
-    const { passed, failed } = totals();
-    console.log(`\n${passed} passed, ${failed} failed`);
-    process.exit(failed ? 1 : 0);
-  },
-  (error) => {
-    const { passed, failed } = totals();
-    console.error(error);
-    console.log(`\n${passed} passed, ${failed + 1} failed`);
-    process.exit(1);
-  },
-);
+run(main);

@@ -42,7 +42,7 @@ const { parseArgs } = require('node:util');
 
 const applications = require('./applications.cjs');
 const {
-  DESKTOP, PHONE, bothLooks, check, closes, fits, group, launch, open, sockets, totals, until, upgrade,
+  DESKTOP, PHONE, bothLooks, check, closes, fits, group, launch, open, run, sockets, until, upgrade,
 } = require('./browser.cjs');
 
 const USAGE = 'showcase.cjs --url http://127.0.0.1:PORT --chromium PROGRAM --screenshots DIR [--board-lifetime SECONDS]';
@@ -249,16 +249,4 @@ function options() {
   }
 }
 
-main().then(
-  () => {
-    const { passed, failed } = totals();
-    console.log(`\n${passed} passed, ${failed} failed`);
-    process.exit(failed ? 1 : 0);
-  },
-  (error) => {
-    const { passed, failed } = totals();
-    console.error(error);
-    console.log(`\n${passed} passed, ${failed + 1} failed`);
-    process.exit(1);
-  },
-);
+run(main);

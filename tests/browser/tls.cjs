@@ -16,7 +16,7 @@
 const { parseArgs } = require('node:util');
 
 const applications = require('./applications.cjs');
-const { DESKTOP, SOON, check, group, launch, open, totals } = require('./browser.cjs');
+const { DESKTOP, SOON, check, group, launch, open, run } = require('./browser.cjs');
 
 // The certificate vouches for itself.
 const TRUSTING = '--ignore-certificate-errors';
@@ -91,16 +91,4 @@ function options() {
   }
 }
 
-main().then(
-  () => {
-    const { passed, failed } = totals();
-    console.log(`\n${passed} passed, ${failed} failed`);
-    process.exit(failed ? 1 : 0);
-  },
-  (error) => {
-    const { passed, failed } = totals();
-    console.error(error);
-    console.log(`\n${passed} passed, ${failed + 1} failed`);
-    process.exit(1);
-  },
-);
+run(main);
