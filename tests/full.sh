@@ -262,7 +262,7 @@ http2() {
 ignored_tests() {
   local target=$1 prefix=$2 report=$out/${name/:/-}.log rc=0
   in_group env WS_TESTS_PYTHON="${venv:+$venv/bin/python}" NODE_PATH="${node_modules:-}" \
-    WS_TESTS_LOAD_TARGET="${program:-}" timeout -k 10 600 \
+    WS_TESTS_LOAD_TARGET="${program:-}" timeout -k 10 900 \
     cargo test --quiet --package ws-tests --test "$target" -- --ignored --test-threads=1 "$prefix" \
     >"$report" 2>&1 || rc=$?
   cat "$report"
