@@ -6,7 +6,8 @@ use tokio::time::{sleep, timeout};
 use ws_tower::hub::backplane::{Nats, RedisCluster};
 
 use super::server::{
-    BEAT, Kind, Node, SOON, Server, all_are_accounted_for, free_port, publish_6000, three, until,
+    BEAT, Kind, Node, SOON, Server, all_are_accounted_for, all_come_in_order, free_port,
+    publish_6000, three, until,
 };
 
 /// Redis: each topic is on one of the masters.
@@ -320,29 +321,9 @@ mod routes {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     #[ignore = "needs a broker: tests/full.sh"]
     async fn keeps_the_order_between_nodes_on_different_servers() {
-        const COUNT: usize = 20_000;
         let servers = cluster().await;
-        let mut nodes = three(|name| Node::patient(servers[name % 2].backplane())).await;
-        for (name, node) in nodes.iter().enumerate() {
-            let hub = node.hub.clone();
-            tokio::spawn(async move {
-                for count in 0..COUNT {
-                    hub.publish("lobby", format!("{name} {count}"));
-                    if count % 100 == 99 {
-                        sleep(Duration::from_millis(1)).await;
-                    }
-                }
-            });
-        }
-        for node in 0..3 {
-            let read = nodes[node].read_until([COUNT; 3]).await;
-            let stats = nodes.each_ref().map(Node::stats);
-            assert_eq!(read, ([COUNT; 3], 0), "{stats:#?}");
-        }
-        for node in &nodes {
-            let stats = node.stats();
-            assert_eq!((stats.missed, stats.repeated, stats.refused), (0, 0, 0));
-        }
+        let node = |name: usize| Node::patient(servers[name % 2].backplane());
+        all_come_in_order(three(node).await).await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

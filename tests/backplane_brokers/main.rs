@@ -20,7 +20,8 @@ use ws_tower::{
 };
 
 use self::server::{
-    BEAT, Kind, Node, SOON, Server, all_are_accounted_for, publish_6000, three as nodes, until,
+    BEAT, Kind, Node, SOON, Server, all_are_accounted_for, all_come_in_order, publish_6000,
+    three as nodes, until,
 };
 
 async fn three(server: &Server) -> [Node; 3] {
@@ -28,31 +29,8 @@ async fn three(server: &Server) -> [Node; 3] {
 }
 
 async fn order_and_no_duplicates_under_load(kind: Kind) {
-    const COUNT: usize = 20_000;
     let server = Server::start(kind).await;
-    let mut nodes = nodes(|_| Node::patient(server.backplane())).await;
-    let mut publishers = Vec::new();
-    for (name, node) in nodes.iter().enumerate() {
-        let hub = node.hub.clone();
-        publishers.push(tokio::spawn(async move {
-            for count in 0..COUNT {
-                hub.publish("lobby", format!("{name} {count}"));
-                if count % 100 == 99 {
-                    sleep(Duration::from_millis(1)).await;
-                }
-            }
-        }));
-    }
-    for node in 0..3 {
-        let read = nodes[node].read_until([COUNT; 3]).await;
-        let stats = nodes.each_ref().map(Node::stats);
-        assert_eq!(read, ([COUNT; 3], 0), "{stats:#?}");
-    }
-    for node in &nodes {
-        let stats = node.stats();
-        assert_eq!((stats.missed, stats.repeated, stats.refused), (0, 0, 0));
-        assert_eq!(stats.received, 2 * COUNT as u64);
-    }
+    all_come_in_order(nodes(|_| Node::patient(server.backplane())).await).await;
 }
 
 /// Nodes that come and go while one publishes: each begins with a newest message, and gets all that

@@ -277,6 +277,32 @@ pub(crate) async fn three(mut node: impl FnMut(usize) -> Node) -> [Node; 3] {
     nodes
 }
 
+/// All three publish 20,000 messages at once: each gets all of them, in order and none twice.
+pub(crate) async fn all_come_in_order(mut nodes: [Node; 3]) {
+    const COUNT: usize = 20_000;
+    for (name, node) in nodes.iter().enumerate() {
+        let hub = node.hub.clone();
+        tokio::spawn(async move {
+            for count in 0..COUNT {
+                hub.publish("lobby", format!("{name} {count}"));
+                if count % 100 == 99 {
+                    sleep(Duration::from_millis(1)).await;
+                }
+            }
+        });
+    }
+    for node in 0..3 {
+        let read = nodes[node].read_until([COUNT; 3]).await;
+        let stats = nodes.each_ref().map(Node::stats);
+        assert_eq!(read, ([COUNT; 3], 0), "{stats:#?}");
+    }
+    for node in &nodes {
+        let stats = node.stats();
+        assert_eq!((stats.missed, stats.repeated, stats.refused), (0, 0, 0));
+        assert_eq!(stats.received, 2 * COUNT as u64);
+    }
+}
+
 /// The first node publishes 6000 messages in 6 seconds or more; returns when it has.
 pub(crate) async fn publish_6000(hub: Hub) -> Duration {
     let mut longest = Duration::ZERO;
