@@ -12,7 +12,11 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use tokio::{runtime::Handle, task::yield_now, time::timeout};
+use tokio::{
+    runtime::Handle,
+    task::yield_now,
+    time::{sleep, timeout},
+};
 use ws_tests::random::Random;
 use ws_tower::{
     CloseCode, CloseFrame, Config, Message, PreparedMessage, WebSocket,
@@ -308,6 +312,15 @@ impl Publishers {
         (all, threads)
     }
 
+    async fn until_all_have_published(&self) {
+        let all = async {
+            while Self::read(&self.done).contains(&0) {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(SOON, all).await.unwrap();
+    }
+
     fn read(numbers: &[AtomicUsize]) -> Vec<usize> {
         let numbers = numbers.iter();
         numbers.map(|it| it.load(Ordering::SeqCst)).collect()
@@ -356,6 +369,8 @@ async fn joiners_amid_publishers_begin_with_the_newest_and_miss_and_repeat_nothi
     let hub = retaining(SlowConsumer::Disconnect);
     let (mut witness, _seat, _server) = come(&hub);
     let (publishers, threads) = Publishers::start(&hub, PUBLISHERS);
+    // Whoever comes before them has nothing to begin with.
+    publishers.until_all_have_published().await;
     let joiners: Vec<_> = (0..JOINERS)
         .map(|joiner| {
             let (hub, publishers) = (hub.clone(), Arc::clone(&publishers));
