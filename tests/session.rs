@@ -329,6 +329,47 @@ async fn a_socket_moved_out_of_its_handler_stays_open_until_it_is_dropped() {
     assert!(session.await.unwrap().is_clean());
 }
 
+/// Polls `recv` once, with the waker of whoever calls, while nothing is there.
+async fn find_nothing(socket: &mut WebSocket) {
+    assert!(poll!(Box::pin(socket.recv())).is_pending());
+}
+
+#[tokio::test]
+async fn whoever_waited_last_in_recv_is_woken_be_it_the_handler_or_a_task() {
+    let (out, mut waiting) = tokio::sync::mpsc::unbounded_channel();
+    let (mut peer, session) = spawn(async move |mut socket| {
+        find_nothing(&mut socket).await;
+        let task = tokio::spawn({
+            let out = out.clone();
+            async move {
+                let _ = out.send("a task");
+                let message = socket.recv().await;
+                find_nothing(&mut socket).await;
+                (socket, message)
+            }
+        });
+        let (mut socket, message) = task.await?;
+        assert_eq!(message.unwrap()?, Message::text("for a task"));
+        let _ = out.send("the handler");
+        let message = socket.recv().await.unwrap()?;
+        socket.send(message).await?;
+        Ok(())
+    });
+    while let Some(who) = waiting.recv().await {
+        // Until it has found nothing.
+        settle().await;
+        peer.send(format!("for {who}")).await.unwrap();
+        if who == "the handler" {
+            break;
+        }
+    }
+    let answer = timeout(SOON, peer.message()).await.unwrap();
+    assert_eq!(answer, Some(Message::text("for the handler")));
+    let _ = peer.event().await;
+    peer.flush().await.unwrap();
+    assert!(session.await.unwrap().is_clean());
+}
+
 #[tokio::test]
 async fn a_receiver_elsewhere_keeps_the_socket_open_and_a_sender_does_not() {
     let (mut peer, socket, session) = spawn_bare(quiet());

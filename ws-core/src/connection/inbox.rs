@@ -29,13 +29,21 @@ impl Inbox {
     /// empty both here and there keeps its room here, to be released.
     #[inline]
     pub(super) fn take(&mut self, events: &mut VecDeque<Event>) {
-        if !events.is_empty() {
+        if self.events.is_empty() {
+            if events.capacity() > 0 && events.is_empty() {
+                if self.events.capacity() == 0 {
+                    mem::swap(&mut self.events, events);
+                } else {
+                    *events = VecDeque::new();
+                }
+            }
+            return;
+        }
+        if events.is_empty() {
+            mem::swap(&mut self.events, events);
+        } else {
             // Exchanged, they would come back as events that were never counted.
             events.append(&mut self.events);
-        } else if self.events.is_empty() && self.events.capacity() > 0 {
-            *events = VecDeque::new();
-        } else {
-            mem::swap(&mut self.events, events);
         }
         self.cost = 0;
     }
@@ -97,5 +105,19 @@ mod tests {
         }
         let [a, b] = ["a", "b"].map(|text| Event::Message(Message::text(text)));
         assert_eq!(events, [a, b]);
+    }
+
+    #[test]
+    fn of_two_rooms_without_events_one_stays_and_it_is_here() {
+        for (here, there) in [(0, 8), (8, 0), (8, 8)] {
+            let mut inbox = Inbox {
+                events: VecDeque::with_capacity(here),
+                cost: 0,
+            };
+            let mut events = VecDeque::with_capacity(there);
+            inbox.take(&mut events);
+            assert_eq!(events.capacity(), 0);
+            assert!(inbox.events.capacity() >= 8);
+        }
     }
 }

@@ -311,7 +311,7 @@ where
             work.view = View::of(&state);
             state.wakers()
         };
-        wakers.wake();
+        wakers.wake(self.shared);
     }
 
     /// Writes what is queued, until nothing is left or the socket takes no more.
@@ -335,7 +335,7 @@ where
             *self.unflushed = 0;
             work.out = Outgoing::default();
             drop(unsent);
-            wakers.wake();
+            wakers.wake(self.shared);
         }
     }
 
@@ -370,7 +370,7 @@ where
                     work.view = View::of(&state);
                     state.wakers()
                 };
-                wakers.wake();
+                wakers.wake(self.shared);
                 if !work.out.has_remaining() {
                     work.out.release(&mut work.scratch);
                     break;
@@ -453,7 +453,7 @@ where
             work.view = View::of(&state);
             state.wakers()
         };
-        wakers.wake();
+        wakers.wake(self.shared);
     }
 
     /// The socket has come to its end: says so to everyone, and gives it back.
@@ -521,7 +521,7 @@ where
             let wakers = state.wakers();
             if !wakers.is_empty() {
                 drop(state);
-                wakers.wake();
+                wakers.wake(self.shared);
                 return Some(true);
             }
             let may_write = work.writing == Side::Open && state.connection.wants_write();

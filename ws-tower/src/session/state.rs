@@ -52,11 +52,13 @@ pub(crate) struct State {
     pub(crate) cut: bool,
     /// Whether `recv` has told the error.
     pub(crate) error_is_told: bool,
+    /// Whether the handler waits in `recv`: the usual case, which needs no waker.
+    handler_waits: bool,
     /// The session's task.
     session: Option<Waker>,
     pub(crate) connection: Connection,
-    /// Whoever waits in `recv`.
-    pub(crate) receiver: Option<Waker>,
+    /// Whoever else waits in `recv`.
+    receiver: Option<Waker>,
     pub(crate) waiters: Waiters,
     /// The seats in hubs, and what waits for them. Changed by [`with_feeds`](Self::with_feeds).
     pub(super) feeds: Option<Box<Feeds>>,
@@ -93,6 +95,7 @@ impl Shared {
                 session: None,
                 polling: false,
                 notified: false,
+                handler_waits: false,
                 receiver: None,
                 waiters: Waiters::default(),
                 receiver_is_alive: true,
@@ -212,7 +215,7 @@ impl Shared {
             let feeds = state.take_feeds();
             (closed, state.wakers(), state.give_up_writing(), feeds)
         };
-        wakers.wake();
+        wakers.wake(self);
         drop(unsent);
         if let Some(feeds) = feeds {
             feeds.leave();
@@ -293,11 +296,30 @@ impl State {
     /// the waker in `spare`, where the waker that is no longer needed will be.
     pub(crate) fn wait_for_messages(&mut self, waker: &Waker, spare: &mut Option<Waker>) -> bool {
         let is_known = self.receiver.as_ref().is_some_and(|it| it.will_wake(waker));
-        if !is_known && spare.is_some() {
+        if !is_known {
+            if spare.is_none() {
+                return false;
+            }
             mem::swap(&mut self.receiver, spare);
-            return true;
         }
-        is_known
+        self.handler_waits = false;
+        true
+    }
+
+    /// Remembers that the handler waits in `recv`, and nobody else any more.
+    #[must_use = "it is to be dropped outside the lock"]
+    pub(crate) fn let_handler_wait(&mut self) -> Option<Waker> {
+        self.handler_waits = true;
+        self.receiver.take()
+    }
+
+    /// Nobody will wait in `recv` any more.
+    #[must_use = "it is to be dropped outside the lock"]
+    pub(crate) fn end_receiving(&mut self) -> Option<Waker> {
+        self.receiver_is_alive = false;
+        self.handler_waits = false;
+        self.connection.discard_incoming();
+        self.receiver.take()
     }
 
     /// Reading or writing failed: the end, as if the stream had ended.
@@ -391,23 +413,28 @@ impl State {
     #[inline]
     pub(crate) fn wakers(&mut self) -> Wakers {
         let mut wakers = Wakers::default();
-        if self.feeds_are_busy {
-            wakers.spent = self.with_feeds(Feeds::take_spent).unwrap_or_default();
-        }
-        if self.receiver.is_some() && self.is_receivable() {
+        if (self.handler_waits || self.receiver.is_some()) && self.is_receivable() {
+            wakers.handler = mem::take(&mut self.handler_waits);
             wakers.receiver = self.receiver.take();
         }
-        if !self.waiters.list.is_empty() {
-            let connection = &self.connection;
-            let ended = self.closed.is_some();
-            let has_ended = self.has_ended();
-            wakers.others = self.waiters.take(|wait| match wait {
-                Wait::Close => ended,
-                Wait::Send => connection.is_writable() || !connection.is_open() || ended,
-                Wait::Pong(number) => has_come(connection.answered_probe(), number) || has_ended,
-            });
+        if self.feeds_are_busy || !self.waiters.list.is_empty() {
+            wakers.others = self.other_wakers();
         }
         wakers
+    }
+
+    fn other_wakers(&mut self) -> Option<Box<Others>> {
+        let spent = self.with_feeds(Feeds::take_spent).unwrap_or_default();
+        let connection = &self.connection;
+        let ended = self.closed.is_some();
+        let has_ended = self.has_ended();
+        let wakers = self.waiters.take(|wait| match wait {
+            Wait::Close => ended,
+            Wait::Send => connection.is_writable() || !connection.is_open() || ended,
+            Wait::Pong(number) => has_come(connection.answered_probe(), number) || has_ended,
+        });
+        let is_needed = !wakers.is_empty() || !spent.is_empty();
+        is_needed.then(|| Box::new(Others { wakers, spent }))
     }
 }
 
@@ -429,24 +456,36 @@ pub(crate) fn has_come(counter: u32, number: u32) -> bool {
 #[derive(Default)]
 #[must_use = "they are to be woken outside the lock"]
 pub(crate) struct Wakers {
+    handler: bool,
     receiver: Option<Waker>,
-    others: Vec<Waker>,
+    /// Mostly none: a session looks for them several times for each message.
+    others: Option<Box<Others>>,
+}
+
+struct Others {
+    wakers: Vec<Waker>,
     spent: Vec<PreparedMessage>,
 }
 
 impl Wakers {
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.receiver.is_none() && self.others.is_empty() && self.spent.is_empty()
+        !self.handler && self.receiver.is_none() && self.others.is_none()
     }
 
+    /// To be called by the session, which looks after its handler before it rests.
     #[inline]
-    pub(crate) fn wake(self) {
-        wake(self.receiver);
-        for waker in self.others {
-            waker.wake();
+    pub(crate) fn wake(self, shared: &Shared) {
+        if self.handler {
+            shared.handler_woken.store(true, Ordering::Release);
         }
-        drop(self.spent);
+        wake(self.receiver);
+        if let Some(others) = self.others {
+            for waker in others.wakers {
+                waker.wake();
+            }
+            drop(others.spent);
+        }
     }
 }
 

@@ -94,7 +94,8 @@ impl Receiver {
 
     /// Takes the messages that have come. At the end there is an error once, if it had one.
     fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Option<Error>>> {
-        if self.shared.handler_is_sated() && is_of_handler(Arc::as_ptr(&self.shared), cx) {
+        let is_of_handler = is_of_handler(Arc::as_ptr(&self.shared), cx);
+        if is_of_handler && self.shared.handler_is_sated() {
             // There is more, after others.
             cx.waker().wake_by_ref();
             return Poll::Pending;
@@ -103,6 +104,7 @@ impl Receiver {
         let mut spare = None;
         let (mut was_paused, mut was_open) = (false, false);
         loop {
+            let mut old = None;
             let (result, session) = {
                 let mut state = self.shared.lock();
                 was_paused |= !state.connection.wants_read();
@@ -118,10 +120,14 @@ impl Receiver {
                 } else {
                     Poll::Pending
                 };
-                if result.is_pending() && !state.wait_for_messages(cx.waker(), &mut spare) {
-                    drop(state);
-                    spare = Some(cx.waker().clone());
-                    continue;
+                if result.is_pending() {
+                    if is_of_handler {
+                        old = state.let_handler_wait();
+                    } else if !state.wait_for_messages(cx.waker(), &mut spare) {
+                        drop(state);
+                        spare = Some(cx.waker().clone());
+                        continue;
+                    }
                 }
                 // Room again: reading goes on. What waited for room may be a ping or a Close too;
                 // and what the peer broke comes up here, with a Close to be sent.
@@ -130,6 +136,7 @@ impl Receiver {
                     || was_open && !connection.is_open();
                 (result, if goes_on { state.nudge() } else { None })
             };
+            drop(old);
             wake(session);
             return result;
         }
@@ -140,9 +147,8 @@ impl Drop for Receiver {
     fn drop(&mut self) {
         let (session, old) = {
             let mut state = self.shared.lock();
-            state.receiver_is_alive = false;
-            state.connection.discard_incoming();
-            (state.nudge(), state.receiver.take())
+            let old = state.end_receiving();
+            (state.nudge(), old)
         };
         drop(old);
         wake(session);
