@@ -334,3 +334,7 @@ impl SeatId {
 const MAX_TOPIC: usize = 512;
 
 const MAX_PREFIX: usize = 32;
+
+/// How long a stream is remembered that nobody on this node is subscribed to: an outage that
+/// takes longer may hide what was lost at its end.
+const RETENTION: Duration = Duration::from_secs(600);

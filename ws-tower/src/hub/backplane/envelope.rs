@@ -153,6 +153,9 @@ const VERSION: u8 = 2;
 /// The most that an envelope adds to a payload, in bytes.
 pub(super) const MAX_HEADER: usize = 13 + 24 + 2 + 22;
 
+/// A part of the members of a topic, in bytes.
+pub(super) const PART: usize = 64 << 10;
+
 const TEXT: u8 = 1;
 const BINARY: u8 = 2;
 const CLOSE: u8 = 3;

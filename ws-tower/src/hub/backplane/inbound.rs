@@ -18,12 +18,11 @@ use std::{
 use bytes::Bytes;
 use tokio::time::Instant;
 
-pub(super) use self::presence::PART;
 use super::{
-    NodeId,
+    NodeId, RETENTION,
     envelope::{Address, Envelope, Place, Refused, Wanted},
     nodes::{Heard, Nodes},
-    relay::{RETENTION, Relay},
+    relay::Relay,
     stamp::Stamp,
 };
 use crate::hub::{Inner, topic::Topic};

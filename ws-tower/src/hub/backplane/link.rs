@@ -72,7 +72,7 @@ pub(super) async fn run<B: Broker>(broker: B, inbound: Arc<Inbound>, relay: Arc<
         relay.expire(&mut batch);
         if swept.elapsed() >= SWEEP {
             swept = Instant::now();
-            forget(&inbound, &relay, relay.quiet());
+            forget(&inbound, &relay);
         }
         delay = (delay * 2).min(options.max_backoff);
     }
@@ -185,13 +185,14 @@ async fn work_until_error<C: Commands>(
             relay.order(nodes.clone(), beat(relay));
             inbound.expire();
             if !relay.has_marks() {
-                forget(inbound, relay, relay.mark(options.heartbeat, false));
+                relay.mark_quiet(options.heartbeat);
+                forget(inbound, relay);
             }
         }
         inbound.answer();
         if batch.is_empty() {
             if !relay.has_marks() && inbound.take_mark() {
-                relay.mark(Duration::ZERO, true);
+                relay.mark_all();
             }
             relay.take(batch);
         }
@@ -214,15 +215,15 @@ async fn publish<C: Commands>(
     relay: &Relay,
 ) -> Result<(), BoxError> {
     let patience = relay.options.deadline;
-    timeout(patience, commands.publish(&batch.payloads)).await??;
+    timeout(patience, commands.publish(batch.payloads())).await??;
     relay.counters.sent.add(batch.clear());
     Ok(())
 }
 
 /// Forgets streams of topics that nobody here has: the version of the members is in them.
-fn forget(inbound: &Inbound, relay: &Relay, topics: Vec<Arc<str>>) {
-    let is_unused = |it: &Arc<str>| !inbound.has(it);
-    relay.forget(&topics.into_iter().filter(is_unused).collect::<Vec<_>>());
+fn forget(inbound: &Inbound, relay: &Relay) {
+    let topics = relay.old().into_iter();
+    relay.forget(topics.filter(|it| !inbound.has(it)));
 }
 
 async fn subscribe<C: Commands>(

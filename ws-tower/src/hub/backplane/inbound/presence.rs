@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{
     super::{
         NodeId,
-        envelope::{Entry, Envelope, Wanted},
+        envelope::{Entry, Envelope, PART, Wanted},
     },
     Asked, Inbound, State,
 };
@@ -105,6 +105,3 @@ impl Inbound {
 
 /// How long a node has for its answer, until it is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-
-/// A part of the members of a topic, in bytes.
-pub(in crate::hub::backplane) const PART: usize = 64 << 10;
