@@ -147,7 +147,7 @@ pub use self::{
 pub use crate::session::feeds::MemberId;
 
 use self::{
-    backplane::{Address, BackplaneStats, NodeId, Relay, Remote, SeatId},
+    backplane::{BackplaneStats, NodeId, Relay},
     stats::Counters,
     topic::{Home, Joined, Topic},
 };
@@ -236,7 +236,7 @@ impl Hub {
     pub fn publish_prepared(&self, topic: &str, message: &PreparedMessage) -> usize {
         match self.find(topic) {
             Some(topic) => topic.publish(message, None),
-            None => self.relay(topic, Address::All, message.message()),
+            None => self.publish_elsewhere(topic, message.message(), None),
         }
     }
 
@@ -272,11 +272,8 @@ impl Hub {
     /// ```
     pub fn publish_to(&self, topic: &str, member: MemberId, message: impl Into<Message>) -> bool {
         if member.node > 0 {
-            let Some(remote) = self.remote(member) else {
-                return false;
-            };
-            self.relay(topic, Address::One(remote), &message.into());
-            return true;
+            let relay = self.relay();
+            return relay.is_some_and(|it| it.publish_to(topic, member, &message.into()));
         }
         self.find(topic)
             .is_some_and(|topic| topic.publish_to(member, &PreparedMessage::new(message)) > 0)
@@ -285,8 +282,8 @@ impl Hub {
     /// Closes the sockets of all members of a topic, after what was published before. Returns
     /// how many there were. 1010 is for clients: a 1011 goes out in its place (RFC 6455 §7.4.1).
     pub fn close(&self, topic: &str, close: &CloseFrame) -> usize {
-        if let Some(shared) = &self.0.backplane {
-            shared.relay.close(topic, close);
+        if let Some(relay) = self.relay() {
+            relay.close(topic, close);
         }
         self.find(topic).map_or(0, |topic| topic.close(close))
     }
@@ -354,21 +351,19 @@ impl Hub {
 
     /// What the backplane has done so far; `None` without one.
     pub fn backplane_stats(&self) -> Option<BackplaneStats> {
-        let shared = self.0.backplane.as_ref()?;
-        Some(shared.relay.counters.get())
+        Some(self.relay()?.counters.get())
     }
 
     /// This node; `None` without a backplane.
     pub fn node(&self) -> Option<NodeId> {
-        let shared = self.0.backplane.as_ref()?;
-        Some(shared.relay.node)
+        Some(self.relay()?.node)
     }
 
     /// The node that a member is connected to; `None` without a backplane.
     pub fn node_of(&self, member: MemberId) -> Option<NodeId> {
         match member.node {
             0 => self.node(),
-            number => self.0.backplane.as_ref()?.relay.node_of(number),
+            number => self.relay()?.node_of(number),
         }
     }
 
@@ -401,9 +396,9 @@ impl Hub {
     ///
     /// Cancel safe: the leaving goes on.
     pub async fn leave(&self) {
-        if let Some(shared) = &self.0.backplane {
-            shared.relay.stop();
-            shared.relay.ended().await;
+        if let Some(relay) = self.relay() {
+            relay.stop();
+            relay.ended().await;
         }
     }
 
@@ -415,25 +410,20 @@ impl Hub {
     fn publish_message(&self, topic: &str, message: Message, except: Option<MemberId>) -> usize {
         match self.find(topic) {
             Some(topic) => topic.publish(&PreparedMessage::new(message), except),
-            None => self.relay(topic, self.0.address(except), &message),
+            None => self.publish_elsewhere(topic, &message, except),
         }
     }
 
-    /// Sends a message to other nodes, for a topic that nobody here has joined. Nobody is reached
-    /// here.
-    fn relay(&self, topic: &str, to: Address, message: &Message) -> usize {
-        if let Some(shared) = &self.0.backplane {
-            shared.relay.publish(topic, to, message);
+    /// Publishes to other nodes alone, for nobody here has joined the topic.
+    fn publish_elsewhere(&self, topic: &str, message: &Message, except: Option<MemberId>) -> usize {
+        if let Some(relay) = self.relay() {
+            relay.publish(topic, except, message);
         }
         0
     }
 
-    fn remote(&self, member: MemberId) -> Option<Remote> {
-        let node = self.0.backplane.as_ref()?.relay.node_of(member.node)?;
-        Some(Remote {
-            node,
-            seat: SeatId::from(member),
-        })
+    fn relay(&self) -> Option<&Arc<Relay>> {
+        self.0.backplane.as_ref().map(|it| &it.relay)
     }
 
     fn take_seat(&self, name: &str, socket: &Sender, metadata: Option<&Arc<Utf8Bytes>>) -> Seat {
@@ -471,14 +461,14 @@ impl Hub {
         let home: Weak<Inner> = Arc::downgrade(inner);
         let name: Arc<str> = name.into();
         let counters = Arc::clone(&inner.counters);
-        let relay = inner.backplane.as_ref().map(|it| Arc::clone(&it.relay));
+        let relay = self.relay().cloned();
         let topic = Arc::new(Topic::new(Arc::clone(&name), policy, home, counters, relay));
         let topic = {
             let mut part = lock(inner.part(&name));
             Arc::clone(part.entry(name).or_insert(topic))
         };
-        if let Some(shared) = &inner.backplane {
-            shared.relay.touch(topic.name());
+        if let Some(relay) = self.relay() {
+            relay.touch(topic.name());
         }
         topic
     }
@@ -580,12 +570,6 @@ impl fmt::Debug for HubBuilder {
 impl Inner {
     fn find(&self, name: &str) -> Option<Arc<Topic>> {
         lock(self.part(name)).get(name).cloned()
-    }
-
-    fn address(&self, except: Option<MemberId>) -> Address {
-        let shared = self.backplane.as_ref();
-        let node = |number| shared.and_then(|it| it.relay.node_of(number));
-        topic::address(except, node)
     }
 
     fn part(&self, name: &str) -> &Mutex<Part> {

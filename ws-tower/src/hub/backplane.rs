@@ -142,7 +142,7 @@ pub use self::{
     stats::BackplaneStats,
 };
 pub(super) use self::{
-    envelope::{Address, Change, Entry, Remote, SeatId},
+    envelope::{Change, Entry, SeatId},
     inbound::Inbound,
     relay::Relay,
     stamp::Stamp,
@@ -290,7 +290,7 @@ impl Options {
 /// Names one node: one hub with a [`Backplane`]. It is a number by chance, and another one after a
 /// restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NodeId(u64);
+pub struct NodeId(pub(super) u64);
 
 impl NodeId {
     fn random() -> Self {

@@ -105,7 +105,7 @@ pub(super) struct Publication {
 
 /// Whom a message is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::hub) enum Address {
+pub(super) enum Address {
     All,
     AllBut(Remote),
     One(Remote),
@@ -113,9 +113,9 @@ pub(in crate::hub) enum Address {
 
 /// A member, as the other nodes name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(in crate::hub) struct Remote {
-    pub(in crate::hub) node: NodeId,
-    pub(in crate::hub) seat: SeatId,
+pub(super) struct Remote {
+    pub(super) node: NodeId,
+    pub(super) seat: SeatId,
 }
 
 /// A member, as its own node finds it.

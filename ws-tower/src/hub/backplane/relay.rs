@@ -24,11 +24,12 @@ use self::{
 };
 use super::{
     NodeId, Options,
-    envelope::{Address, Change, Envelope, MAX_HEADER, Wanted},
+    envelope::{Address, Change, Envelope, MAX_HEADER, Remote, Wanted},
     nodes::Numbers,
     stamp::Stamp,
     stats::Counters,
 };
+use crate::session::feeds::MemberId;
 
 /// The way out of this node. Its lock is a leaf: a topic's roster or segment may be held, nothing is
 /// taken under it.
@@ -80,8 +81,9 @@ impl Relay {
 
     // What publishers and members do.
 
-    pub(in crate::hub) fn publish(&self, topic: &str, to: Address, message: &Message) {
-        if self.queue(topic, to, message).1 {
+    /// To all members but one.
+    pub(in crate::hub) fn publish(&self, topic: &str, except: Option<MemberId>, message: &Message) {
+        if self.queue(topic, except, message).1 {
             self.wake();
         }
     }
@@ -91,11 +93,30 @@ impl Relay {
     pub(in crate::hub) fn queue(
         &self,
         topic: &str,
-        to: Address,
+        except: Option<MemberId>,
         message: &Message,
     ) -> (Option<Stamp>, bool) {
-        let is_too_large = message.len().saturating_add(MAX_HEADER) > self.max_payload();
-        self.queue_next(topic, What::Message(to, message.clone()), is_too_large)
+        let to = match except.and_then(|it| self.remote(it)) {
+            Some(member) => Address::AllBut(member),
+            None => Address::All,
+        };
+        self.queue_message(topic, to, message)
+    }
+
+    /// To a member of another node. Says whether the node is known.
+    pub(in crate::hub) fn publish_to(
+        &self,
+        topic: &str,
+        member: MemberId,
+        message: &Message,
+    ) -> bool {
+        let Some(member) = self.remote(member) else {
+            return false;
+        };
+        if self.queue_message(topic, Address::One(member), message).1 {
+            self.wake();
+        }
+        true
     }
 
     pub(in crate::hub) fn close(&self, topic: &str, close: &CloseFrame) {
@@ -161,6 +182,22 @@ impl Relay {
     /// Whether a topic is shared with other nodes.
     pub(super) fn takes(&self, topic: &str) -> bool {
         topic.len() <= super::MAX_TOPIC && !self.is_stopped()
+    }
+
+    /// `None`: it is one of ours, or of a node that is not known.
+    fn remote(&self, member: MemberId) -> Option<Remote> {
+        if member.node == 0 {
+            return None;
+        }
+        Some(Remote {
+            node: self.node_of(member.node)?,
+            seat: member.into(),
+        })
+    }
+
+    fn queue_message(&self, topic: &str, to: Address, message: &Message) -> (Option<Stamp>, bool) {
+        let is_too_large = message.len().saturating_add(MAX_HEADER) > self.max_payload();
+        self.queue_next(topic, What::Message(to, message.clone()), is_too_large)
     }
 
     /// Queues what is the next of its stream.
@@ -348,7 +385,7 @@ mod tests {
     }
 
     fn publish(relay: &Relay, topic: &str, text: &str) {
-        relay.publish(topic, Address::All, &Message::from(text));
+        relay.publish(topic, None, &Message::from(text));
     }
 
     #[tokio::test(start_paused = true)]
