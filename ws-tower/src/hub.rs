@@ -117,6 +117,7 @@
 //! The benchmark `hub` of this crate measures what a delivery takes.
 
 pub mod backplane;
+mod builder;
 mod compression;
 mod delivery;
 mod policy;
@@ -124,13 +125,12 @@ mod presence;
 mod seat;
 mod segment;
 mod stats;
+mod table;
 mod topic;
 
 use std::{
-    collections::HashMap,
     fmt,
-    hash::{BuildHasher, RandomState},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Weak},
 };
 
 use ws_core::{CloseFrame, Message, PreparedMessage, Utf8Bytes};
@@ -139,6 +139,7 @@ use crate::Sender;
 
 pub use self::{
     backplane::Backplane,
+    builder::HubBuilder,
     policy::{Lag, Policy, SlowConsumer},
     presence::{Member, Presence, Watch},
     seat::Seat,
@@ -149,6 +150,7 @@ pub use crate::session::feeds::MemberId;
 use self::{
     backplane::{BackplaneStats, NodeId, Relay},
     stats::Counters,
+    table::Table,
     topic::{Home, Joined, Topic},
 };
 
@@ -160,9 +162,7 @@ use self::{
 pub struct Hub(Arc<Inner>);
 
 struct Inner {
-    /// Topics by name, in parts with a lock each, which is held to find one and no longer.
-    parts: Box<[Mutex<Part>]>,
-    hasher: RandomState,
+    topics: Table,
     policy: Arc<Policy>,
     policy_of: Option<Box<PolicyOf>>,
     counters: Arc<Counters>,
@@ -174,8 +174,6 @@ struct Shared {
     relay: Arc<Relay>,
     inbound: Arc<backplane::Inbound>,
 }
-
-type Part = HashMap<Arc<str>, Arc<Topic>>;
 
 type PolicyOf = dyn Fn(&str) -> Option<Policy> + Send + Sync;
 
@@ -309,15 +307,12 @@ impl Hub {
 
     /// The names of all topics that have members or are watched, in no order.
     pub fn topics(&self) -> Vec<Arc<str>> {
-        let parts = self.0.parts.iter();
-        parts
-            .flat_map(|part| lock(part).keys().cloned().collect::<Vec<_>>())
-            .collect()
+        self.0.topics.names()
     }
 
     /// How many topics have members or are watched.
     pub fn topic_count(&self) -> usize {
-        self.0.parts.iter().map(|part| lock(part).len()).sum()
+        self.0.topics.len()
     }
 
     /// Watches the members of a topic come and go. The topic is there until the watch is
@@ -447,7 +442,7 @@ impl Hub {
     }
 
     fn find(&self, name: &str) -> Option<Arc<Topic>> {
-        self.0.find(name)
+        self.0.topics.find(name)
     }
 
     fn find_or_make(&self, name: &str) -> Arc<Topic> {
@@ -459,14 +454,10 @@ impl Hub {
         let own = inner.policy_of.as_ref().and_then(|of| of(name));
         let policy = own.map_or_else(|| Arc::clone(&inner.policy), Arc::new);
         let home: Weak<Inner> = Arc::downgrade(inner);
-        let name: Arc<str> = name.into();
         let counters = Arc::clone(&inner.counters);
         let relay = self.relay().cloned();
-        let topic = Arc::new(Topic::new(Arc::clone(&name), policy, home, counters, relay));
-        let topic = {
-            let mut part = lock(inner.part(&name));
-            Arc::clone(part.entry(name).or_insert(topic))
-        };
+        let new = Arc::new(Topic::new(name.into(), policy, home, counters, relay));
+        let topic = inner.topics.insert(&new);
         if let Some(relay) = self.relay() {
             relay.touch(topic.name());
         }
@@ -490,114 +481,13 @@ impl fmt::Debug for Hub {
     }
 }
 
-/// Makes a [`Hub`] with policies of its own.
-#[derive(Default)]
-pub struct HubBuilder {
-    policy: Policy,
-    policy_of: Option<Box<PolicyOf>>,
-    backplane: Option<Backplane>,
-}
-
-impl HubBuilder {
-    /// Shares the topics with the hubs of other nodes, over a broker: a [`Backplane`], or a
-    /// [`Broker`](backplane::Broker) alone. Default: none, the hub is the process's.
-    #[must_use]
-    pub fn backplane(mut self, backplane: impl Into<Backplane>) -> Self {
-        self.backplane = Some(backplane.into());
-        self
-    }
-
-    /// How slow subscribers are treated: a [`SlowConsumer`], or a [`Policy`] that says more.
-    /// Default: [`SlowConsumer::Disconnect`].
-    #[must_use]
-    pub fn slow_consumer(mut self, policy: impl Into<Policy>) -> Self {
-        self.policy = policy.into();
-        self
-    }
-
-    /// Gives topics policies of their own, by name. It is asked when a topic is made, and `None`
-    /// leaves it with that of the hub.
-    ///
-    /// ```
-    /// use ws_tower::hub::{Hub, SlowConsumer};
-    ///
-    /// let hub = Hub::builder()
-    ///     .policy_of(|topic| topic.starts_with("sensor/").then(|| SlowConsumer::Latest.into()))
-    ///     .build();
-    /// # let _ = hub;
-    /// ```
-    #[must_use]
-    pub fn policy_of(
-        mut self,
-        policy_of: impl Fn(&str) -> Option<Policy> + Send + Sync + 'static,
-    ) -> Self {
-        self.policy_of = Some(Box::new(policy_of));
-        self
-    }
-
-    /// Makes the hub.
-    ///
-    /// # Panics
-    ///
-    /// With a [backplane](Self::backplane), outside of a tokio runtime: its task is spawned.
-    pub fn build(self) -> Hub {
-        let parts = (0..PARTS).map(|_| Mutex::default()).collect();
-        Hub(Arc::new_cyclic(|hub| Inner {
-            parts,
-            hasher: RandomState::new(),
-            policy: Arc::new(self.policy),
-            policy_of: self.policy_of,
-            counters: Arc::default(),
-            backplane: self.backplane.map(|backplane| {
-                let relay = backplane.relay();
-                let inbound = backplane.start(Weak::clone(hub), Arc::clone(&relay));
-                Shared { relay, inbound }
-            }),
-        }))
-    }
-}
-
-impl fmt::Debug for HubBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HubBuilder")
-            .field("policy", &self.policy)
-            .field("policy_of", &self.policy_of.is_some())
-            .field("backplane", &self.backplane)
-            .finish()
-    }
-}
-
-impl Inner {
-    fn find(&self, name: &str) -> Option<Arc<Topic>> {
-        lock(self.part(name)).get(name).cloned()
-    }
-
-    fn part(&self, name: &str) -> &Mutex<Part> {
-        let hash = self.hasher.hash_one(name);
-        // The topmost bits are as good as any; there are 64 parts.
-        let place = usize::try_from(hash >> (u64::BITS - PARTS.ilog2())).unwrap_or(0);
-        &self.parts[place]
-    }
-}
-
 impl Home for Inner {
     fn forget(&self, topic: &Topic) {
-        let (topic, part) = {
-            let mut part = lock(self.part(topic.name()));
-            let is_same = |it: &Arc<Topic>| std::ptr::eq(Arc::as_ptr(it), topic);
-            if !part.get(topic.name()).is_some_and(is_same) {
-                return;
-            }
-            let topic = part.remove(topic.name());
-            // A peak of topics leaves nothing behind.
-            let is_last = part.is_empty();
-            (topic, is_last.then(|| std::mem::take(&mut *part)))
-        };
-        if let (Some(shared), Some(topic)) = (&self.backplane, &topic) {
+        if let Some(topic) = self.topics.remove(topic)
+            && let Some(shared) = &self.backplane
+        {
             shared.relay.touch(topic.name());
         }
-        // It may have a policy, and that a function, of the application's.
-        drop((topic, part));
     }
 }
 
@@ -606,19 +496,8 @@ impl Drop for Inner {
         if let Some(shared) = &self.backplane {
             shared.relay.stop();
         }
-        for part in &self.parts {
-            let topics: Vec<_> = lock(part).drain().map(|(_, topic)| topic).collect();
-            for topic in topics {
-                topic.end_watches();
-            }
+        for topic in self.topics.drain() {
+            topic.end_watches();
         }
     }
 }
-
-fn lock(part: &Mutex<Part>) -> MutexGuard<'_, Part> {
-    // Nothing that can panic runs under the lock.
-    part.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Parts of the table of topics: enough that threads hardly meet in one.
-const PARTS: usize = 64;

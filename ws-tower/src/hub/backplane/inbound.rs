@@ -118,7 +118,7 @@ impl Inbound {
             if !self.relay.takes(&name) {
                 continue;
             }
-            let topic = self.hub.upgrade().and_then(|hub| hub.find(&name));
+            let topic = self.hub.upgrade().and_then(|hub| hub.topics.find(&name));
             let mut state = self.lock();
             match (&topic, state.channels.get_mut(&name)) {
                 (Some(topic), Some(channel)) => {
