@@ -39,8 +39,6 @@ pub(in crate::hub) struct Relay {
     pub(super) options: Options,
     /// There is something to do for the link.
     pub(super) work: Notify,
-    /// A subscription stands.
-    pub(super) subscribed: Notify,
     /// The largest payload of the broker.
     max_payload: AtomicUsize,
     is_stopped: AtomicBool,
@@ -64,7 +62,6 @@ impl Relay {
             node,
             counters: Counters::default(),
             work: Notify::new(),
-            subscribed: Notify::new(),
             max_payload: AtomicUsize::new(usize::MAX),
             is_stopped: AtomicBool::new(false),
             has_ended: AtomicBool::new(false),

@@ -89,12 +89,8 @@ impl Inbound {
         };
         let number = self.relay.number_of(node);
         topic.replace_remote(node, number, version, members);
-        let asked = {
-            let mut state = self.lock();
-            let channel = state.channels.get_mut(name);
-            channel.and_then(|it| it.asked.remove(&node))
-        };
-        if let Some(asked) = asked
+        let asked = self.of_channel(name, |it| it.asked.remove(&node));
+        if let Some(Some(asked)) = asked
             && asked.wanted > version
         {
             // Once: what it says of itself need not be true.
