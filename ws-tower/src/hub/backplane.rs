@@ -130,7 +130,6 @@ use std::{
 };
 
 use super::Inner;
-use crate::session::feeds::MemberId;
 
 #[cfg(feature = "nats")]
 pub use self::nats::{Nats, NatsCommands, NatsMessages};
@@ -282,6 +281,10 @@ impl Options {
         format!("{}:topic:{topic}", self.prefix)
     }
 
+    fn topic_channels(&self, topics: &[Arc<str>]) -> Vec<String> {
+        topics.iter().map(|it| self.topic_channel(it)).collect()
+    }
+
     fn topic_of<'a>(&self, channel: &'a str) -> Option<&'a str> {
         channel.strip_prefix(&*self.prefix)?.strip_prefix(":topic:")
     }
@@ -309,23 +312,6 @@ impl NodeId {
 impl fmt::Display for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
-    }
-}
-
-impl From<MemberId> for SeatId {
-    fn from(id: MemberId) -> Self {
-        Self {
-            number: id.number(),
-            segment: id.segment,
-            slot: id.slot,
-        }
-    }
-}
-
-impl SeatId {
-    /// The id on a node that has this number for the member's node; 0 on its own.
-    pub(super) fn member(self, node: u16) -> MemberId {
-        MemberId::of_node(self.number, self.segment, self.slot, node)
     }
 }
 

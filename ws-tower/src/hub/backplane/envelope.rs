@@ -8,6 +8,7 @@ use ws_core::{CloseFrame, Message, Utf8Bytes};
 
 pub(super) use self::codec::MAX_HEADER;
 use super::NodeId;
+use crate::session::feeds::MemberId;
 
 /// An envelope, opened.
 #[derive(Clone, Debug, PartialEq)]
@@ -118,6 +119,23 @@ pub(in crate::hub) struct SeatId {
     pub(in crate::hub) number: u64,
     pub(in crate::hub) segment: u32,
     pub(in crate::hub) slot: u16,
+}
+
+impl From<MemberId> for SeatId {
+    fn from(id: MemberId) -> Self {
+        Self {
+            number: id.number(),
+            segment: id.segment,
+            slot: id.slot,
+        }
+    }
+}
+
+impl SeatId {
+    /// The id on a node that has this number for the member's node; 0 on its own.
+    pub(in crate::hub) fn member(self, node: u16) -> MemberId {
+        MemberId::of_node(self.number, self.segment, self.slot, node)
+    }
 }
 
 /// A member with what it says of itself.

@@ -12,6 +12,7 @@ use std::{
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
+    Options,
     broker::{Broker, Commands, Messages},
     envelope::Envelope,
     inbound::{Changes, Inbound},
@@ -144,12 +145,8 @@ async fn work_until_error<C: Commands>(
     inbound.settle(relay.take_changed());
     let own = [nodes.clone(), options.node_channel(relay.node)];
     timeout(patience, commands.subscribe(&own)).await??;
-    // What was subscribed to before, in pieces: there may be many.
-    for names in inbound.channels().chunks(PIECE) {
-        let names = names.iter().map(|it| options.topic_channel(it));
-        let names: Vec<_> = names.collect();
-        timeout(patience, commands.subscribe(&names)).await??;
-    }
+    // What was subscribed to before.
+    subscribe(commands, &inbound.channels(), options).await?;
     inbound.connected();
     relay.counters.connected.set(1);
     for name in inbound.unconfirmed() {
@@ -175,7 +172,7 @@ async fn work_until_error<C: Commands>(
             timeout(patience, commands.publish(&[bye])).await??;
             return Ok(());
         }
-        subscribe(commands, inbound.settle(changed), inbound, relay).await?;
+        change(commands, &inbound.settle(changed), inbound, options).await?;
         let now = Instant::now();
         if now >= next_beat {
             next_beat = now + options.heartbeat;
@@ -226,26 +223,32 @@ fn forget(inbound: &Inbound, relay: &Relay) {
     relay.forget(topics.filter(|it| !inbound.has(it)));
 }
 
-async fn subscribe<C: Commands>(
+async fn change<C: Commands>(
     commands: &mut C,
-    changes: Changes,
+    changes: &Changes,
     inbound: &Inbound,
-    relay: &Relay,
+    options: &Options,
 ) -> Result<(), BoxError> {
-    let options = &relay.options;
-    let names = |it: &[Arc<str>]| -> Vec<_> {
-        let names = it.iter();
-        names.map(|it| options.topic_channel(it)).collect()
-    };
-    let patience = options.deadline;
     for piece in changes.unsubscribe.chunks(PIECE) {
-        timeout(patience, commands.unsubscribe(&names(piece))).await??;
+        let channels = options.topic_channels(piece);
+        timeout(options.deadline, commands.unsubscribe(&channels)).await??;
     }
-    for piece in changes.subscribe.chunks(PIECE) {
-        timeout(patience, commands.subscribe(&names(piece))).await??;
-    }
+    subscribe(commands, &changes.subscribe, options).await?;
     for name in changes.subscribe.iter().chain(&changes.renewed) {
         inbound.ask_all(name);
+    }
+    Ok(())
+}
+
+/// Subscribes to topics, in pieces: there may be many.
+async fn subscribe<C: Commands>(
+    commands: &mut C,
+    topics: &[Arc<str>],
+    options: &Options,
+) -> Result<(), BoxError> {
+    for piece in topics.chunks(PIECE) {
+        let channels = options.topic_channels(piece);
+        timeout(options.deadline, commands.subscribe(&channels)).await??;
     }
     Ok(())
 }
