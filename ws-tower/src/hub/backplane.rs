@@ -129,7 +129,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::Inner;
+use super::{Inner, Shared};
 
 #[cfg(feature = "nats")]
 pub use self::nats::{Nats, NatsCommands, NatsMessages};
@@ -157,7 +157,7 @@ pub struct Backplane {
 type Start =
     dyn FnOnce(Arc<Inbound>, Arc<Relay>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send;
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Options {
     prefix: String,
     deadline: Duration,
@@ -224,15 +224,12 @@ impl Backplane {
         self
     }
 
-    /// Begins: the task, and the way to it.
-    pub(super) fn start(self, hub: Weak<Inner>, relay: Arc<Relay>) -> Arc<Inbound> {
+    /// Begins: the task, and the ways to and from it.
+    pub(super) fn start(self, hub: Weak<Inner>) -> Shared {
+        let relay = Arc::new(Relay::new(NodeId::random(), self.options));
         let inbound = Arc::new(Inbound::new(hub, Arc::clone(&relay)));
-        tokio::spawn((self.start)(Arc::clone(&inbound), relay));
-        inbound
-    }
-
-    pub(super) fn relay(&self) -> Arc<Relay> {
-        Arc::new(Relay::new(NodeId::random(), self.options.clone()))
+        tokio::spawn((self.start)(Arc::clone(&inbound), Arc::clone(&relay)));
+        Shared { relay, inbound }
     }
 }
 

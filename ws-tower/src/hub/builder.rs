@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use super::{Backplane, Hub, Inner, Policy, PolicyOf, Shared, table::Table};
+use super::{Backplane, Hub, Inner, Policy, PolicyOf, table::Table};
 
 /// Makes a [`Hub`] with policies of its own.
 #[derive(Default)]
@@ -66,11 +66,7 @@ impl HubBuilder {
             policy: Arc::new(self.policy),
             policy_of: self.policy_of,
             counters: Arc::default(),
-            backplane: self.backplane.map(|backplane| {
-                let relay = backplane.relay();
-                let inbound = backplane.start(Weak::clone(hub), Arc::clone(&relay));
-                Shared { relay, inbound }
-            }),
+            backplane: self.backplane.map(|it| it.start(Weak::clone(hub))),
         }))
     }
 }
