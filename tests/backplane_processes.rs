@@ -7,7 +7,6 @@
 
 use std::{
     io::{BufRead, BufReader},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     process::{Child, Command, Stdio},
     sync::{
         Arc, Mutex,
@@ -20,6 +19,7 @@ use tokio::{
     task::JoinHandle,
     time::{sleep, timeout},
 };
+use ws_tests::broker::{Broker, Kind};
 use ws_tower::{Config, Receiver, Sender};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -370,87 +370,6 @@ impl Node {
 }
 
 impl Drop for Node {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Kind {
-    Redis,
-    Nats,
-}
-
-/// A broker in a process of its own, which ends with it.
-struct Broker {
-    kind: Kind,
-    port: u16,
-    child: Child,
-}
-
-impl Broker {
-    async fn start(kind: Kind) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        drop(listener);
-        let child = Self::spawn(kind, port);
-        let broker = Self { kind, port, child };
-        broker.listens().await;
-        broker
-    }
-
-    fn spawn(kind: Kind, port: u16) -> Child {
-        let port = port.to_string();
-        let (program, arguments) = match kind {
-            Kind::Redis => (
-                "redis-server",
-                ["--bind", "127.0.0.1", "--save", "", "--port", &port].to_vec(),
-            ),
-            Kind::Nats => ("nats-server", ["-a", "127.0.0.1", "-p", &port].to_vec()),
-        };
-        let mut command = Command::new(program);
-        command.args(arguments).stdin(Stdio::null());
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        command.spawn().expect("the broker is installed")
-    }
-
-    async fn listens(&self) {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
-        for _ in 0..1000 {
-            if TcpStream::connect(address).is_ok() {
-                return;
-            }
-            sleep(Duration::from_millis(10)).await;
-        }
-        panic!("the broker does not listen");
-    }
-
-    fn url(&self) -> String {
-        let scheme = match self.kind {
-            Kind::Redis => "redis",
-            Kind::Nats => "nats",
-        };
-        format!("{scheme}://127.0.0.1:{}", self.port)
-    }
-
-    fn signal(&self, signal: &str) {
-        let id = self.child.id().to_string();
-        let status = Command::new("kill").args([signal, &id]).status().unwrap();
-        assert!(status.success());
-    }
-
-    fn kill(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-
-    async fn restart(&mut self) {
-        self.child = Self::spawn(self.kind, self.port);
-        self.listens().await;
-    }
-}
-
-impl Drop for Broker {
     fn drop(&mut self) {
         self.kill();
     }

@@ -2,6 +2,7 @@
 
 use ::redis::ErrorKind;
 use tokio::time::{sleep, timeout};
+use ws_tests::broker::{Broker, Kind, write};
 use ws_tower::hub::{
     Backplane,
     backplane::{Nats, Redis},
@@ -9,7 +10,7 @@ use ws_tower::hub::{
 
 use super::{
     log,
-    server::{BEAT, Kind, Node, SOON, Server, three, until, write},
+    node::{BEAT, Node, SOON, ask, three, until},
 };
 
 const ACL: &str = include_str!("../../ws-tower/src/hub/backplane/operation/redis.acl");
@@ -47,14 +48,14 @@ async fn is_alone(node: &mut Node, reason: &str) {
 mod redis {
     use super::*;
 
-    async fn guarded() -> Server {
-        Server::start_with(Kind::Redis, |directory, _| {
+    async fn guarded() -> Broker {
+        Broker::start_with(Kind::Redis, |directory, _| {
             vec!["--aclfile".into(), write(directory, "users.acl", ACL)]
         })
         .await
     }
 
-    async fn refusal(server: &Server, command: &[&str]) -> Option<ErrorKind> {
+    async fn refusal(server: &Broker, command: &[&str]) -> Option<ErrorKind> {
         let client = ::redis::Client::open(server.url_of("ws:secret@")).unwrap();
         let mut connection = client.get_multiplexed_async_connection().await.unwrap();
         let mut question = ::redis::cmd(command[0]);
@@ -95,7 +96,7 @@ mod redis {
         let mut node = Node::of(broker);
         is_alone(&mut node, "wrongpass").await;
         // A user may have several passwords: that is how one is replaced.
-        let () = server.ask(&["ACL", "SETUSER", "ws", ">mellon-1"]).await;
+        let () = ask(&server, &["ACL", "SETUSER", "ws", ">mellon-1"]).await;
         node.ready().await;
 
         let wrong = Redis::new("redis://ws:mellon-1@[broken").unwrap_err();
@@ -118,8 +119,8 @@ mod redis {
 mod nats {
     use super::*;
 
-    async fn guarded(config: &str) -> Server {
-        Server::start_with(Kind::Nats, |directory, _| {
+    async fn guarded(config: &str) -> Broker {
+        Broker::start_with(Kind::Nats, |directory, _| {
             vec!["-c".into(), write(directory, "nats.conf", config)]
         })
         .await
@@ -156,7 +157,7 @@ mod nats {
     #[ignore = "needs a broker: tests/full.sh"]
     async fn takes_a_token_from_the_url() {
         let server =
-            Server::start_with(Kind::Nats, |_, _| vec!["--auth".into(), "s3cr3t".into()]).await;
+            Broker::start_with(Kind::Nats, |_, _| vec!["--auth".into(), "s3cr3t".into()]).await;
         let url = server.url_of("s3cr3t@");
         works(three(|_| Node::of(Nats::new(&url))).await).await;
     }

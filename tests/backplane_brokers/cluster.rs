@@ -3,11 +3,12 @@
 use std::{collections::HashMap, time::Duration};
 
 use tokio::time::{sleep, timeout};
+use ws_tests::broker::{Broker, Kind, free_port, write};
 use ws_tower::hub::backplane::{Nats, RedisCluster};
 
-use super::server::{
-    BEAT, Kind, Node, SOON, Server, all_are_accounted_for, all_come_in_order, free_port,
-    publish_6000, three, until,
+use super::node::{
+    BEAT, Node, SOON, all_are_accounted_for, all_come_in_order, ask, backplane, publish_6000,
+    three, until,
 };
 
 /// Redis: each topic is on one of the masters.
@@ -18,15 +19,15 @@ mod masters {
 
     /// Three masters, and a replica if asked for.
     struct Cluster {
-        servers: Vec<Server>,
+        servers: Vec<Broker>,
     }
 
     impl Cluster {
         async fn start(replicas: usize) -> Self {
             let mut servers = Vec::new();
             for _ in 0..3 + replicas {
-                let started = Server::start_with(Kind::Redis, |directory, _| {
-                    let acl = super::super::server::write(directory, "users.acl", ACL);
+                let started = Broker::start_with(Kind::Redis, |directory, _| {
+                    let acl = write(directory, "users.acl", ACL);
                     let bus = free_port().to_string();
                     [
                         ["--aclfile", &acl],
@@ -56,23 +57,22 @@ mod masters {
             for server in &cluster.servers[3..] {
                 let bus = cluster.bus_of(&cluster.servers[0]).await;
                 let port = cluster.servers[0].port.to_string();
-                let () = server
-                    .ask(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus])
-                    .await;
+                let meet = ["CLUSTER", "MEET", "127.0.0.1", &port, &bus];
+                let () = ask(server, &meet).await;
             }
             cluster.is_well().await;
             cluster
         }
 
-        async fn bus_of(&self, server: &Server) -> String {
-            let all: String = server.ask(&["CLUSTER", "NODES"]).await;
+        async fn bus_of(&self, server: &Broker) -> String {
+            let all: String = ask(server, &["CLUSTER", "NODES"]).await;
             let own = all.lines().find(|it| it.contains("myself")).unwrap();
             let (_, bus) = own.split_once('@').unwrap();
             bus.split([' ', ',']).next().unwrap().to_owned()
         }
 
-        async fn id_of(&self, server: &Server) -> String {
-            server.ask(&["CLUSTER", "MYID"]).await
+        async fn id_of(&self, server: &Broker) -> String {
+            ask(server, &["CLUSTER", "MYID"]).await
         }
 
         /// All servers that run agree.
@@ -81,7 +81,7 @@ mod masters {
             for server in &self.servers {
                 let mut state = String::new();
                 for _ in 0..1000 {
-                    state = server.ask(&["CLUSTER", "INFO"]).await;
+                    state = ask(server, &["CLUSTER", "INFO"]).await;
                     if state.contains("cluster_state:ok") && state.contains(&known) {
                         break;
                     }
@@ -112,7 +112,7 @@ mod masters {
         async fn channels(&self) -> Vec<Vec<String>> {
             let mut all = Vec::new();
             for server in &self.servers {
-                all.push(server.ask(&["PUBSUB", "SHARDCHANNELS"]).await);
+                all.push(ask(server, &["PUBSUB", "SHARDCHANNELS"]).await);
             }
             all
         }
@@ -219,9 +219,9 @@ mod masters {
         let home = cluster.home().await;
         let master = cluster.id_of(&cluster.servers[home]).await;
         let replica = &cluster.servers[3];
-        let () = replica.ask(&["CLUSTER", "REPLICATE", &master]).await;
+        let () = ask(replica, &["CLUSTER", "REPLICATE", &master]).await;
         for _ in 0..500 {
-            let info: String = replica.ask(&["INFO", "replication"]).await;
+            let info: String = ask(replica, &["INFO", "replication"]).await;
             if info.contains("master_link_status:up") {
                 break;
             }
@@ -237,7 +237,7 @@ mod masters {
         }
         sleep(BEAT).await;
         all_are_accounted_for(&mut nodes).await;
-        let channels: Vec<String> = cluster.servers[3].ask(&["PUBSUB", "SHARDCHANNELS"]).await;
+        let channels: Vec<String> = ask(&cluster.servers[3], &["PUBSUB", "SHARDCHANNELS"]).await;
         assert!(
             channels.iter().any(|it| it == "ws:topic:lobby"),
             "{channels:?}"
@@ -257,9 +257,8 @@ mod masters {
         sleep(BEAT * 5).await;
         // The first slot of its share: from now on it knows of no master for it.
         let slot = ["0", "5461", "10923"][silent];
-        let () = cluster.servers[silent]
-            .ask(&["CLUSTER", "DELSLOTS", slot])
-            .await;
+        let forget = ["CLUSTER", "DELSLOTS", slot];
+        let () = ask(&cluster.servers[silent], &forget).await;
         until("it is noticed", || node.stats().disconnects >= 1).await;
     }
 
@@ -273,17 +272,17 @@ mod masters {
         let publisher = tokio::spawn(publish_6000(nodes[0].hub.clone()));
         sleep(Duration::from_secs(1)).await;
         let key = ["CLUSTER", "KEYSLOT", "ws:topic:lobby"];
-        let slot: u64 = cluster.servers[0].ask(&key).await;
+        let slot: u64 = ask(&cluster.servers[0], &key).await;
         let slot = slot.to_string();
         let (source, target) = (&cluster.servers[from], &cluster.servers[to]);
         let old = cluster.id_of(source).await;
         let new = cluster.id_of(target).await;
         let set = ["CLUSTER", "SETSLOT", &*slot];
-        let () = target.ask(&[&set[..], &["IMPORTING", &old]].concat()).await;
-        let () = source.ask(&[&set[..], &["MIGRATING", &new]].concat()).await;
+        let () = ask(target, &[&set[..], &["IMPORTING", &old]].concat()).await;
+        let () = ask(source, &[&set[..], &["MIGRATING", &new]].concat()).await;
         sleep(Duration::from_millis(500)).await;
         for server in [target, source, &cluster.servers[(from + 2) % 3]] {
-            let () = server.ask(&[&set[..], &["NODE", &new]].concat()).await;
+            let () = ask(server, &[&set[..], &["NODE", &new]].concat()).await;
         }
         publisher.await.unwrap();
         all_are_accounted_for(&mut nodes).await;
@@ -297,10 +296,10 @@ mod routes {
     use super::*;
 
     /// Two servers with a route between them.
-    async fn cluster() -> [Server; 2] {
+    async fn cluster() -> [Broker; 2] {
         let routes = [free_port(), free_port()];
         let server = |own: u16, other: u16| {
-            Server::start_with(Kind::Nats, move |_, _| {
+            Broker::start_with(Kind::Nats, move |_, _| {
                 let own = format!("nats://127.0.0.1:{own}");
                 let other = format!("nats://127.0.0.1:{other}");
                 let words = [
@@ -322,7 +321,7 @@ mod routes {
     #[ignore = "needs a broker: tests/full.sh"]
     async fn keeps_the_order_between_nodes_on_different_servers() {
         let servers = cluster().await;
-        let node = |name: usize| Node::patient(servers[name % 2].backplane());
+        let node = |name: usize| Node::patient(backplane(Kind::Nats, &servers[name % 2].url()));
         all_come_in_order(three(node).await).await;
     }
 

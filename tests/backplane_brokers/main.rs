@@ -4,7 +4,7 @@
 mod access;
 mod cluster;
 mod log;
-mod server;
+mod node;
 mod tls;
 
 use std::{
@@ -13,37 +13,38 @@ use std::{
 };
 
 use tokio::time::{sleep, timeout};
+use ws_tests::broker::{Broker, Kind};
 use ws_tower::{
     Config, WebSocket,
     hub::{Hub, Policy, SlowConsumer},
     pair,
 };
 
-use self::server::{
-    BEAT, Kind, Node, SOON, Server, all_are_accounted_for, all_come_in_order, publish_6000,
+use self::node::{
+    BEAT, Node, SOON, all_are_accounted_for, all_come_in_order, backplane, publish_6000,
     three as nodes, until,
 };
 
-async fn three(server: &Server) -> [Node; 3] {
-    nodes(|_| Node::of(server.backplane())).await
+async fn three(server: &Broker) -> [Node; 3] {
+    nodes(|_| Node::of(backplane(server.kind, &server.url()))).await
 }
 
 async fn order_and_no_duplicates_under_load(kind: Kind) {
-    let server = Server::start(kind).await;
-    all_come_in_order(nodes(|_| Node::patient(server.backplane())).await).await;
+    let server = Broker::start(kind).await;
+    all_come_in_order(nodes(|_| Node::patient(backplane(server.kind, &server.url()))).await).await;
 }
 
 /// Nodes that come and go while one publishes: each begins with a newest message, and gets all that
 /// follow once.
 async fn nodes_that_come_later(kind: Kind) {
-    let server = Server::start(kind).await;
+    let server = Broker::start(kind).await;
     let node = || {
         let policy = Policy::new(SlowConsumer::Disconnect)
             .backlog(usize::MAX)
             .retain();
         Hub::builder()
             .slow_consumer(policy)
-            .backplane(server.backplane())
+            .backplane(backplane(server.kind, &server.url()))
             .build()
     };
     let member = async |hub: &Hub| {
@@ -95,7 +96,7 @@ async fn nodes_that_come_later(kind: Kind) {
 }
 
 async fn a_killed_broker(kind: Kind) {
-    let mut server = Server::start(kind).await;
+    let mut server = Broker::start(kind).await;
     let mut nodes = three(&server).await;
     let publisher = tokio::spawn(publish_6000(nodes[0].hub.clone()));
     sleep(Duration::from_secs(1)).await;
@@ -113,7 +114,7 @@ async fn a_killed_broker(kind: Kind) {
 }
 
 async fn a_paused_broker(kind: Kind) {
-    let server = Server::start(kind).await;
+    let server = Broker::start(kind).await;
     let mut nodes = three(&server).await;
     let publisher = tokio::spawn(publish_6000(nodes[0].hub.clone()));
     sleep(Duration::from_secs(1)).await;
@@ -126,7 +127,7 @@ async fn a_paused_broker(kind: Kind) {
 }
 
 async fn a_slow_subscriber(kind: Kind) {
-    let server = Server::start(kind).await;
+    let server = Broker::start(kind).await;
     let mut nodes = three(&server).await;
     let (_stalled, slow) = pair(Config::new().keepalive_interval(None));
     let _seat = nodes[1].hub.join("lobby", &slow);
@@ -144,19 +145,18 @@ async fn a_slow_subscriber(kind: Kind) {
 
 /// The node is a process of its own: the test binary runs itself again.
 async fn a_killed_node(kind: Kind, test: &str) {
-    const URL: &str = "WS_TESTS_BROKER_PORT";
-    if let Ok(port) = std::env::var(URL) {
-        let server = Server::elsewhere(kind, port.parse().unwrap());
-        let node = Node::of(server.backplane());
+    const URL: &str = "WS_TESTS_BROKER_URL";
+    if let Ok(url) = std::env::var(URL) {
+        let node = Node::of(backplane(kind, &url));
         node.ready().await;
         sleep(Duration::from_secs(60)).await;
         return;
     }
-    let server = Server::start(kind).await;
+    let server = Broker::start(kind).await;
     let nodes = three(&server).await;
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args([test, "--exact", "--ignored"])
-        .env(URL, server.port.to_string())
+        .env(URL, server.url())
         .stdout(Stdio::null())
         .spawn()
         .unwrap();

@@ -2,6 +2,7 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`broker`] | Redis and NATS, in processes of their own |
 //! | [`deflate`] | a receiver of compressed messages that is as strict as can be |
 //! | [`feed`] | drives a connection with pieces of a stream, and writes down what comes of it |
 //! | [`foreign`] | servers of other hands, in processes of their own |
@@ -20,6 +21,7 @@
     reason = "a helper that panics fails the test that uses it"
 )]
 
+pub mod broker;
 pub mod deflate;
 pub mod feed;
 pub mod foreign;

@@ -117,6 +117,7 @@
 //! The benchmark `hub` of this crate measures what a delivery takes.
 
 pub mod backplane;
+mod builder;
 mod compression;
 mod delivery;
 mod policy;
@@ -124,13 +125,12 @@ mod presence;
 mod seat;
 mod segment;
 mod stats;
+mod table;
 mod topic;
 
 use std::{
-    collections::HashMap,
     fmt,
-    hash::{BuildHasher, RandomState},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Weak},
 };
 
 use ws_core::{CloseFrame, Message, PreparedMessage, Utf8Bytes};
@@ -139,6 +139,7 @@ use crate::Sender;
 
 pub use self::{
     backplane::Backplane,
+    builder::HubBuilder,
     policy::{Lag, Policy, SlowConsumer},
     presence::{Member, Presence, Watch},
     seat::Seat,
@@ -147,8 +148,9 @@ pub use self::{
 pub use crate::session::feeds::MemberId;
 
 use self::{
-    backplane::{Address, BackplaneStats, NodeId, Relay, Remote, SeatId},
+    backplane::{BackplaneStats, NodeId, Relay},
     stats::Counters,
+    table::Table,
     topic::{Home, Joined, Topic},
 };
 
@@ -160,9 +162,7 @@ use self::{
 pub struct Hub(Arc<Inner>);
 
 struct Inner {
-    /// Topics by name, in parts with a lock each, which is held to find one and no longer.
-    parts: Box<[Mutex<Part>]>,
-    hasher: RandomState,
+    topics: Table,
     policy: Arc<Policy>,
     policy_of: Option<Box<PolicyOf>>,
     counters: Arc<Counters>,
@@ -174,8 +174,6 @@ struct Shared {
     relay: Arc<Relay>,
     inbound: Arc<backplane::Inbound>,
 }
-
-type Part = HashMap<Arc<str>, Arc<Topic>>;
 
 type PolicyOf = dyn Fn(&str) -> Option<Policy> + Send + Sync;
 
@@ -236,7 +234,7 @@ impl Hub {
     pub fn publish_prepared(&self, topic: &str, message: &PreparedMessage) -> usize {
         match self.find(topic) {
             Some(topic) => topic.publish(message, None),
-            None => self.relay(topic, Address::All, message.message()),
+            None => self.publish_elsewhere(topic, message.message(), None),
         }
     }
 
@@ -272,11 +270,8 @@ impl Hub {
     /// ```
     pub fn publish_to(&self, topic: &str, member: MemberId, message: impl Into<Message>) -> bool {
         if member.node > 0 {
-            let Some(remote) = self.remote(member) else {
-                return false;
-            };
-            self.relay(topic, Address::One(remote), &message.into());
-            return true;
+            let relay = self.relay();
+            return relay.is_some_and(|it| it.publish_to(topic, member, &message.into()));
         }
         self.find(topic)
             .is_some_and(|topic| topic.publish_to(member, &PreparedMessage::new(message)) > 0)
@@ -285,8 +280,8 @@ impl Hub {
     /// Closes the sockets of all members of a topic, after what was published before. Returns
     /// how many there were. 1010 is for clients: a 1011 goes out in its place (RFC 6455 §7.4.1).
     pub fn close(&self, topic: &str, close: &CloseFrame) -> usize {
-        if let Some(shared) = &self.0.backplane {
-            shared.relay.close(topic, close);
+        if let Some(relay) = self.relay() {
+            relay.close(topic, close);
         }
         self.find(topic).map_or(0, |topic| topic.close(close))
     }
@@ -312,15 +307,12 @@ impl Hub {
 
     /// The names of all topics that have members or are watched, in no order.
     pub fn topics(&self) -> Vec<Arc<str>> {
-        let parts = self.0.parts.iter();
-        parts
-            .flat_map(|part| lock(part).keys().cloned().collect::<Vec<_>>())
-            .collect()
+        self.0.topics.names()
     }
 
     /// How many topics have members or are watched.
     pub fn topic_count(&self) -> usize {
-        self.0.parts.iter().map(|part| lock(part).len()).sum()
+        self.0.topics.len()
     }
 
     /// Watches the members of a topic come and go. The topic is there until the watch is
@@ -354,21 +346,19 @@ impl Hub {
 
     /// What the backplane has done so far; `None` without one.
     pub fn backplane_stats(&self) -> Option<BackplaneStats> {
-        let shared = self.0.backplane.as_ref()?;
-        Some(shared.relay.counters.get())
+        Some(self.relay()?.counters.get())
     }
 
     /// This node; `None` without a backplane.
     pub fn node(&self) -> Option<NodeId> {
-        let shared = self.0.backplane.as_ref()?;
-        Some(shared.relay.node)
+        Some(self.relay()?.node)
     }
 
     /// The node that a member is connected to; `None` without a backplane.
     pub fn node_of(&self, member: MemberId) -> Option<NodeId> {
         match member.node {
             0 => self.node(),
-            number => self.0.backplane.as_ref()?.relay.node_of(number),
+            number => self.relay()?.node_of(number),
         }
     }
 
@@ -401,9 +391,9 @@ impl Hub {
     ///
     /// Cancel safe: the leaving goes on.
     pub async fn leave(&self) {
-        if let Some(shared) = &self.0.backplane {
-            shared.relay.stop();
-            shared.relay.ended().await;
+        if let Some(relay) = self.relay() {
+            relay.stop();
+            relay.ended().await;
         }
     }
 
@@ -415,25 +405,20 @@ impl Hub {
     fn publish_message(&self, topic: &str, message: Message, except: Option<MemberId>) -> usize {
         match self.find(topic) {
             Some(topic) => topic.publish(&PreparedMessage::new(message), except),
-            None => self.relay(topic, self.0.address(except), &message),
+            None => self.publish_elsewhere(topic, &message, except),
         }
     }
 
-    /// Sends a message to other nodes, for a topic that nobody here has joined. Nobody is reached
-    /// here.
-    fn relay(&self, topic: &str, to: Address, message: &Message) -> usize {
-        if let Some(shared) = &self.0.backplane {
-            shared.relay.publish(topic, to, message);
+    /// Publishes to other nodes alone, for nobody here has joined the topic.
+    fn publish_elsewhere(&self, topic: &str, message: &Message, except: Option<MemberId>) -> usize {
+        if let Some(relay) = self.relay() {
+            relay.publish(topic, except, message);
         }
         0
     }
 
-    fn remote(&self, member: MemberId) -> Option<Remote> {
-        let node = self.0.backplane.as_ref()?.relay.node_of(member.node)?;
-        Some(Remote {
-            node,
-            seat: SeatId::from(member),
-        })
+    fn relay(&self) -> Option<&Arc<Relay>> {
+        self.0.backplane.as_ref().map(|it| &it.relay)
     }
 
     fn take_seat(&self, name: &str, socket: &Sender, metadata: Option<&Arc<Utf8Bytes>>) -> Seat {
@@ -457,7 +442,7 @@ impl Hub {
     }
 
     fn find(&self, name: &str) -> Option<Arc<Topic>> {
-        self.0.find(name)
+        self.0.topics.find(name)
     }
 
     fn find_or_make(&self, name: &str) -> Arc<Topic> {
@@ -469,16 +454,12 @@ impl Hub {
         let own = inner.policy_of.as_ref().and_then(|of| of(name));
         let policy = own.map_or_else(|| Arc::clone(&inner.policy), Arc::new);
         let home: Weak<Inner> = Arc::downgrade(inner);
-        let name: Arc<str> = name.into();
         let counters = Arc::clone(&inner.counters);
-        let relay = inner.backplane.as_ref().map(|it| Arc::clone(&it.relay));
-        let topic = Arc::new(Topic::new(Arc::clone(&name), policy, home, counters, relay));
-        let topic = {
-            let mut part = lock(inner.part(&name));
-            Arc::clone(part.entry(name).or_insert(topic))
-        };
-        if let Some(shared) = &inner.backplane {
-            shared.relay.touch(topic.name());
+        let relay = self.relay().cloned();
+        let new = Arc::new(Topic::new(name.into(), policy, home, counters, relay));
+        let topic = inner.topics.insert(&new);
+        if let Some(relay) = self.relay() {
+            relay.touch(topic.name());
         }
         topic
     }
@@ -500,120 +481,13 @@ impl fmt::Debug for Hub {
     }
 }
 
-/// Makes a [`Hub`] with policies of its own.
-#[derive(Default)]
-pub struct HubBuilder {
-    policy: Policy,
-    policy_of: Option<Box<PolicyOf>>,
-    backplane: Option<Backplane>,
-}
-
-impl HubBuilder {
-    /// Shares the topics with the hubs of other nodes, over a broker: a [`Backplane`], or a
-    /// [`Broker`](backplane::Broker) alone. Default: none, the hub is the process's.
-    #[must_use]
-    pub fn backplane(mut self, backplane: impl Into<Backplane>) -> Self {
-        self.backplane = Some(backplane.into());
-        self
-    }
-
-    /// How slow subscribers are treated: a [`SlowConsumer`], or a [`Policy`] that says more.
-    /// Default: [`SlowConsumer::Disconnect`].
-    #[must_use]
-    pub fn slow_consumer(mut self, policy: impl Into<Policy>) -> Self {
-        self.policy = policy.into();
-        self
-    }
-
-    /// Gives topics policies of their own, by name. It is asked when a topic is made, and `None`
-    /// leaves it with that of the hub.
-    ///
-    /// ```
-    /// use ws_tower::hub::{Hub, SlowConsumer};
-    ///
-    /// let hub = Hub::builder()
-    ///     .policy_of(|topic| topic.starts_with("sensor/").then(|| SlowConsumer::Latest.into()))
-    ///     .build();
-    /// # let _ = hub;
-    /// ```
-    #[must_use]
-    pub fn policy_of(
-        mut self,
-        policy_of: impl Fn(&str) -> Option<Policy> + Send + Sync + 'static,
-    ) -> Self {
-        self.policy_of = Some(Box::new(policy_of));
-        self
-    }
-
-    /// Makes the hub.
-    ///
-    /// # Panics
-    ///
-    /// With a [backplane](Self::backplane), outside of a tokio runtime: its task is spawned.
-    pub fn build(self) -> Hub {
-        let parts = (0..PARTS).map(|_| Mutex::default()).collect();
-        Hub(Arc::new_cyclic(|hub| Inner {
-            parts,
-            hasher: RandomState::new(),
-            policy: Arc::new(self.policy),
-            policy_of: self.policy_of,
-            counters: Arc::default(),
-            backplane: self.backplane.map(|backplane| {
-                let relay = backplane.relay();
-                let inbound = backplane.start(Weak::clone(hub), Arc::clone(&relay));
-                Shared { relay, inbound }
-            }),
-        }))
-    }
-}
-
-impl fmt::Debug for HubBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HubBuilder")
-            .field("policy", &self.policy)
-            .field("policy_of", &self.policy_of.is_some())
-            .field("backplane", &self.backplane)
-            .finish()
-    }
-}
-
-impl Inner {
-    fn find(&self, name: &str) -> Option<Arc<Topic>> {
-        lock(self.part(name)).get(name).cloned()
-    }
-
-    fn address(&self, except: Option<MemberId>) -> Address {
-        let shared = self.backplane.as_ref();
-        let node = |number| shared.and_then(|it| it.relay.node_of(number));
-        topic::address(except, node)
-    }
-
-    fn part(&self, name: &str) -> &Mutex<Part> {
-        let hash = self.hasher.hash_one(name);
-        // The topmost bits are as good as any; there are 64 parts.
-        let place = usize::try_from(hash >> (u64::BITS - PARTS.ilog2())).unwrap_or(0);
-        &self.parts[place]
-    }
-}
-
 impl Home for Inner {
     fn forget(&self, topic: &Topic) {
-        let (topic, part) = {
-            let mut part = lock(self.part(topic.name()));
-            let is_same = |it: &Arc<Topic>| std::ptr::eq(Arc::as_ptr(it), topic);
-            if !part.get(topic.name()).is_some_and(is_same) {
-                return;
-            }
-            let topic = part.remove(topic.name());
-            // A peak of topics leaves nothing behind.
-            let is_last = part.is_empty();
-            (topic, is_last.then(|| std::mem::take(&mut *part)))
-        };
-        if let (Some(shared), Some(topic)) = (&self.backplane, &topic) {
+        if let Some(topic) = self.topics.remove(topic)
+            && let Some(shared) = &self.backplane
+        {
             shared.relay.touch(topic.name());
         }
-        // It may have a policy, and that a function, of the application's.
-        drop((topic, part));
     }
 }
 
@@ -622,19 +496,8 @@ impl Drop for Inner {
         if let Some(shared) = &self.backplane {
             shared.relay.stop();
         }
-        for part in &self.parts {
-            let topics: Vec<_> = lock(part).drain().map(|(_, topic)| topic).collect();
-            for topic in topics {
-                topic.end_watches();
-            }
+        for topic in self.topics.drain() {
+            topic.end_watches();
         }
     }
 }
-
-fn lock(part: &Mutex<Part>) -> MutexGuard<'_, Part> {
-    // Nothing that can panic runs under the lock.
-    part.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Parts of the table of topics: enough that threads hardly meet in one.
-const PARTS: usize = 64;

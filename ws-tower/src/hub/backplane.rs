@@ -129,8 +129,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::Inner;
-use crate::session::feeds::MemberId;
+use super::{Inner, Shared};
 
 #[cfg(feature = "nats")]
 pub use self::nats::{Nats, NatsCommands, NatsMessages};
@@ -142,7 +141,7 @@ pub use self::{
     stats::BackplaneStats,
 };
 pub(super) use self::{
-    envelope::{Address, Change, Entry, Remote, SeatId},
+    envelope::{Change, Entry, SeatId},
     inbound::Inbound,
     relay::Relay,
     stamp::Stamp,
@@ -158,7 +157,7 @@ pub struct Backplane {
 type Start =
     dyn FnOnce(Arc<Inbound>, Arc<Relay>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send;
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Options {
     prefix: String,
     deadline: Duration,
@@ -225,15 +224,12 @@ impl Backplane {
         self
     }
 
-    /// Begins: the task, and the way to it.
-    pub(super) fn start(self, hub: Weak<Inner>, relay: Arc<Relay>) -> Arc<Inbound> {
+    /// Begins: the task, and the ways to and from it.
+    pub(super) fn start(self, hub: Weak<Inner>) -> Shared {
+        let relay = Arc::new(Relay::new(NodeId::random(), self.options));
         let inbound = Arc::new(Inbound::new(hub, Arc::clone(&relay)));
-        tokio::spawn((self.start)(Arc::clone(&inbound), relay));
-        inbound
-    }
-
-    pub(super) fn relay(&self) -> Arc<Relay> {
-        Arc::new(Relay::new(NodeId::random(), self.options.clone()))
+        tokio::spawn((self.start)(Arc::clone(&inbound), Arc::clone(&relay)));
+        Shared { relay, inbound }
     }
 }
 
@@ -282,6 +278,10 @@ impl Options {
         format!("{}:topic:{topic}", self.prefix)
     }
 
+    fn topic_channels(&self, topics: &[Arc<str>]) -> Vec<String> {
+        topics.iter().map(|it| self.topic_channel(it)).collect()
+    }
+
     fn topic_of<'a>(&self, channel: &'a str) -> Option<&'a str> {
         channel.strip_prefix(&*self.prefix)?.strip_prefix(":topic:")
     }
@@ -290,7 +290,7 @@ impl Options {
 /// Names one node: one hub with a [`Backplane`]. It is a number by chance, and another one after a
 /// restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NodeId(u64);
+pub struct NodeId(pub(super) u64);
 
 impl NodeId {
     fn random() -> Self {
@@ -312,25 +312,12 @@ impl fmt::Display for NodeId {
     }
 }
 
-impl From<MemberId> for SeatId {
-    fn from(id: MemberId) -> Self {
-        Self {
-            number: id.number(),
-            segment: id.segment,
-            slot: id.slot,
-        }
-    }
-}
-
-impl SeatId {
-    /// The id on a node that has this number for the member's node; 0 on its own.
-    pub(super) fn member(self, node: u16) -> MemberId {
-        MemberId::of_node(self.number, self.segment, self.slot, node)
-    }
-}
-
 /// The longest name of a topic that is shared, in bytes: escaped it still fits into what brokers
 /// take for a name.
 const MAX_TOPIC: usize = 512;
 
 const MAX_PREFIX: usize = 32;
+
+/// How long a stream is remembered that nobody on this node is subscribed to: an outage that
+/// takes longer may hide what was lost at its end.
+const RETENTION: Duration = Duration::from_secs(600);

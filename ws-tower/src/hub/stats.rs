@@ -25,12 +25,12 @@ pub struct Stats {
 
 #[derive(Default)]
 pub(super) struct Counters {
-    published: AtomicU64,
-    delivered: AtomicU64,
-    skipped: AtomicU64,
-    dropped: AtomicU64,
-    replaced: AtomicU64,
-    disconnected: AtomicU64,
+    published: Counter,
+    delivered: Counter,
+    skipped: Counter,
+    dropped: Counter,
+    replaced: Counter,
+    disconnected: Counter,
     /// Numbers of members.
     last_number: AtomicU64,
 }
@@ -42,29 +42,43 @@ impl Counters {
     }
 
     pub(super) fn add(&self, stats: &Stats) {
-        for (counter, count) in [
-            (&self.published, stats.published),
-            (&self.delivered, stats.delivered),
-            (&self.skipped, stats.skipped),
-            (&self.dropped, stats.dropped),
-            (&self.replaced, stats.replaced),
-            (&self.disconnected, stats.disconnected),
-        ] {
-            if count > 0 {
-                counter.fetch_add(count, Ordering::Relaxed);
-            }
-        }
+        self.published.add(stats.published);
+        self.delivered.add(stats.delivered);
+        self.skipped.add(stats.skipped);
+        self.dropped.add(stats.dropped);
+        self.replaced.add(stats.replaced);
+        self.disconnected.add(stats.disconnected);
     }
 
     pub(super) fn get(&self) -> Stats {
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Stats {
-            published: load(&self.published),
-            delivered: load(&self.delivered),
-            skipped: load(&self.skipped),
-            dropped: load(&self.dropped),
-            replaced: load(&self.replaced),
-            disconnected: load(&self.disconnected),
+            published: self.published.get(),
+            delivered: self.delivered.get(),
+            skipped: self.skipped.get(),
+            dropped: self.dropped.get(),
+            replaced: self.replaced.get(),
+            disconnected: self.disconnected.get(),
         }
+    }
+}
+
+/// A number that counts.
+#[derive(Default)]
+pub(super) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(super) fn add(&self, count: u64) {
+        // Most of what is counted has not happened.
+        if count > 0 {
+            self.0.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    pub(super) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 }

@@ -1,24 +1,27 @@
 //! A topic: its members, and the order in which they join, leave and get its messages.
 
+mod guests;
+mod remote;
+
 use std::{
     cell::OnceCell,
-    collections::HashMap,
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     task::Waker,
 };
 
-use ws_core::{CloseFrame, Message, PreparedMessage, Utf8Bytes};
+use ws_core::{CloseFrame, PreparedMessage, Utf8Bytes};
 
+use self::guests::Guests;
 use super::{
-    backplane::{self, Address, Change, NodeId, Relay, Remote, SeatId, Stamp},
+    backplane::{self, Change, Relay},
     compression::Compression,
     delivery::Delivery,
-    policy::{Lag, Policy, SlowConsumer},
+    policy::{Lag, Policy},
     presence::{Member, Presence, Watcher},
     segment::{Entry, Guarded, Retained},
-    stats::{Counters, Stats},
+    stats::Counters,
 };
 use crate::session::{
     feeds::{Draw, MemberId, Source, refill},
@@ -52,15 +55,8 @@ struct Roster {
     /// The segments with room.
     open: Vec<u32>,
     watchers: Vec<Arc<Watcher>>,
-    /// Members of other nodes; `None` for none.
-    remote: Option<HashMap<NodeId, Guests>>,
+    guests: Guests,
     is_closed: bool,
-}
-
-/// The members that another node has.
-struct Guests {
-    version: u64,
-    members: HashMap<SeatId, Member>,
 }
 
 /// What came of a join.
@@ -96,7 +92,7 @@ impl Topic {
                 segments: 1,
                 open: vec![0],
                 watchers: Vec::new(),
-                remote: None,
+                guests: Guests::default(),
                 is_closed: false,
             }),
         }
@@ -108,8 +104,7 @@ impl Topic {
 
     pub(super) fn len(&self) -> usize {
         let roster = self.roster();
-        let guests = roster.guests().map(|it| it.members.len());
-        roster.len + guests.sum::<usize>()
+        roster.len + roster.guests.len()
     }
 
     /// Takes a member in.
@@ -136,7 +131,7 @@ impl Topic {
                     }
                     roster.len += 1;
                     let member = Member::new(id, metadata.cloned());
-                    let wakers = roster.tell(&Presence::Joined(member));
+                    let wakers = roster.tell(&[Presence::Joined(member)]);
                     self.share(|| {
                         let (seat, metadata) = (id.into(), metadata.cloned());
                         Change::Joined(backplane::Entry { seat, metadata })
@@ -169,25 +164,26 @@ impl Topic {
     /// Queues a message for all members but one, and for other nodes. Returns how many were
     /// reached here.
     pub(super) fn publish(&self, message: &PreparedMessage, except: Option<MemberId>) -> usize {
-        self.compression.prepare(message);
-        let mut delivery = Delivery::new(message, &self.policy);
-        let mut wakes = false;
-        if let Some(relay) = &self.relay {
-            let to = address(except, |number| relay.node_of(number));
-            if self.policy.retains {
+        let mut delivery = self.delivery(message);
+        match &self.relay {
+            Some(relay) if self.policy.retains => {
+                let mut wakes = false;
                 // The order here is the order there: all nodes end with the same message.
                 self.pass(&mut delivery, except, |delivery, _| {
-                    (delivery.stamp, wakes) = relay.queue(&self.name, to, message.message());
+                    (delivery.stamp, wakes) = relay.queue(&self.name, except, message.message());
                     true
                 });
                 if wakes {
                     relay.wake();
                 }
-                return delivery.finish(&self.counters);
             }
-            relay.publish(&self.name, to, message.message());
+            relay => {
+                if let Some(relay) = relay {
+                    relay.publish(&self.name, except, message.message());
+                }
+                self.pass(&mut delivery, except, |_, _| true);
+            }
         }
-        self.pass(&mut delivery, except, |_, _| true);
         delivery.finish(&self.counters)
     }
 
@@ -223,8 +219,7 @@ impl Topic {
 
     /// Queues a message for one member. Returns how many were reached.
     pub(super) fn publish_to(&self, id: MemberId, message: &PreparedMessage) -> usize {
-        self.compression.prepare(message);
-        let mut delivery = Delivery::new(message, &self.policy);
+        let mut delivery = self.delivery(message);
         if let Some(guarded) = self.segment(id.segment) {
             let segment = guarded.lock();
             if let Some(member) = segment.get(id) {
@@ -249,207 +244,6 @@ impl Topic {
         // Members neither come nor go meanwhile.
         let roster = self.roster();
         self.members_of_roster(&roster)
-    }
-
-    // Other nodes.
-
-    /// Whether the topic keeps its newest message.
-    pub(super) fn retains(&self) -> bool {
-        self.policy.retains
-    }
-
-    /// What the topic retains, and which publication it is.
-    pub(super) fn newest(&self) -> Option<(Message, Stamp)> {
-        let first = self.first.lock();
-        let retained = first.retained()?;
-        Some((retained.message.message().clone(), retained.stamp?))
-    }
-
-    /// Queues a message of another node for all members but one.
-    pub(super) fn deliver(&self, message: Message, except: Option<SeatId>, stamp: Option<Stamp>) {
-        let message = PreparedMessage::new(message);
-        self.compression.prepare(&message);
-        let mut delivery = Delivery::new(&message, &self.policy);
-        delivery.stamp = stamp;
-        let except = except.map(|it| it.member(0));
-        self.pass(&mut delivery, except, |_, _| true);
-        delivery.finish(&self.counters);
-    }
-
-    /// Queues what another node retains for all members, if it is newer than what is retained here.
-    /// Says whether it is.
-    pub(super) fn deliver_newest(
-        &self,
-        message: Message,
-        stamp: Stamp,
-        is_newer: impl FnOnce(&Stamp) -> bool,
-    ) -> bool {
-        let message = PreparedMessage::new(message);
-        self.compression.prepare(&message);
-        let mut delivery = Delivery::new(&message, &self.policy);
-        delivery.stamp = Some(stamp);
-        let passes = self.pass(&mut delivery, None, |_, retained| {
-            retained.is_none_or(|it| it.stamp.as_ref().is_some_and(is_newer))
-        });
-        if passes {
-            delivery.finish(&self.counters);
-        }
-        passes
-    }
-
-    /// Queues a message of another node for one member.
-    pub(super) fn deliver_to(&self, message: Message, member: SeatId) {
-        self.publish_to(member.member(0), &PreparedMessage::new(message));
-    }
-
-    /// So many messages of another node have not come: what the policy has for that is done.
-    pub(super) fn miss(&self, missed: u64) {
-        if self.policy.notice.is_some() {
-            let Some(notice) = self.notice(missed) else {
-                return;
-            };
-            let mut delivery = Delivery::new(&notice, &self.policy);
-            {
-                let rest = self.first.lock().rest();
-                let behind = rest.iter().flat_map(|rest| rest.iter());
-                for segment in [&self.first].into_iter().chain(behind) {
-                    for (id, member) in segment.lock().members() {
-                        delivery.reach_with_gap(id, member, missed);
-                    }
-                }
-            }
-            delivery.finish_notice();
-        } else if self.policy.rule == SlowConsumer::Disconnect {
-            let disconnected = self.close(&self.policy.close) as u64;
-            self.counters.add(&Stats {
-                disconnected,
-                ..Stats::default()
-            });
-        }
-    }
-
-    /// The members of this node, for the others, with the version they are.
-    pub(super) fn local_members(&self) -> (u64, Vec<backplane::Entry>) {
-        let _roster = self.roster();
-        let version = self.relay.as_ref().map_or(0, |it| it.version(&self.name));
-        let members = self.collect(|id, member| backplane::Entry {
-            seat: id.into(),
-            metadata: member.metadata.clone(),
-        });
-        (version, members)
-    }
-
-    /// The version of another node's members; 0 for none.
-    pub(super) fn remote_version(&self, node: NodeId) -> u64 {
-        let roster = self.roster();
-        let guests = roster.remote.as_ref().and_then(|all| all.get(&node));
-        guests.map_or(0, |it| it.version)
-    }
-
-    /// A member of another node has come or gone. Says whether that can be, after what is known.
-    pub(super) fn change_remote(
-        &self,
-        node: NodeId,
-        number: u16,
-        previous: u64,
-        version: u64,
-        change: Change,
-    ) -> bool {
-        let wakers = {
-            let mut roster = self.roster();
-            let all = roster.remote.get_or_insert_default();
-            let guests = all.entry(node).or_insert_with(Guests::none);
-            if version <= guests.version {
-                return true;
-            }
-            let mut events = Vec::new();
-            if previous == 0 {
-                // Before it was nobody.
-                events.extend(guests.members.drain().map(|(_, it)| Presence::Left(it)));
-            } else if previous != guests.version {
-                return false;
-            }
-            guests.version = version;
-            match change {
-                Change::Joined(entry) => {
-                    let member = Member::new(entry.seat.member(number), entry.metadata);
-                    guests.members.insert(entry.seat, member.clone());
-                    events.push(Presence::Joined(member));
-                }
-                Change::Left(seat) => {
-                    events.extend(guests.members.remove(&seat).map(Presence::Left));
-                }
-            }
-            roster.tell_all(&events)
-        };
-        wake(wakers);
-        true
-    }
-
-    /// These are the members of another node.
-    pub(super) fn replace_remote(
-        &self,
-        node: NodeId,
-        number: u16,
-        version: u64,
-        members: Vec<backplane::Entry>,
-    ) {
-        let members: HashMap<_, _> = members
-            .into_iter()
-            .map(|it| (it.seat, Member::new(it.seat.member(number), it.metadata)))
-            .collect();
-        let wakers = {
-            let mut roster = self.roster();
-            let all = roster.remote.get_or_insert_default();
-            let guests = all.entry(node).or_insert_with(Guests::none);
-            if version < guests.version {
-                return;
-            }
-            let mut events = Vec::new();
-            for (seat, member) in &guests.members {
-                if !members.contains_key(seat) {
-                    events.push(Presence::Left(member.clone()));
-                }
-            }
-            for (seat, member) in &members {
-                if !guests.members.contains_key(seat) {
-                    events.push(Presence::Joined(member.clone()));
-                }
-            }
-            *guests = Guests { version, members };
-            roster.tell_all(&events)
-        };
-        wake(wakers);
-    }
-
-    /// Another node is no more, and so are its members.
-    pub(super) fn forget_node(&self, node: NodeId) {
-        let wakers = {
-            let mut roster = self.roster();
-            let guests = roster.remote.as_mut().and_then(|all| all.remove(&node));
-            let members = guests.into_iter().flat_map(|it| it.members.into_values());
-            let events: Vec<_> = members.map(Presence::Left).collect();
-            roster.tell_all(&events)
-        };
-        wake(wakers);
-    }
-
-    /// Tells other nodes of a change, while the roster is held.
-    fn share(&self, change: impl FnOnce() -> Change) {
-        if let Some(relay) = &self.relay
-            && relay.has_presence()
-        {
-            relay.change(&self.name, change());
-        }
-    }
-
-    /// To be called after [`share`](Self::share), outside the lock.
-    fn wake_relay(&self) {
-        if let Some(relay) = &self.relay
-            && relay.has_presence()
-        {
-            relay.wake();
-        }
     }
 
     // Presence.
@@ -567,19 +361,30 @@ impl Topic {
 
     fn members_of_roster(&self, roster: &Roster) -> Vec<Member> {
         let mut all = self.collect(|id, member| Member::new(id, member.metadata.clone()));
-        all.extend(roster.guests().flat_map(|it| it.members.values().cloned()));
+        all.extend(roster.guests.members().cloned());
         all
     }
 
     fn collect<T>(&self, mut each: impl FnMut(MemberId, &Entry) -> T) -> Vec<T> {
-        let rest = self.first.lock().rest();
         let mut all = Vec::new();
+        self.each_member(|id, member| all.push(each(id, member)));
+        all
+    }
+
+    /// One segment after the other is held.
+    fn each_member(&self, mut each: impl FnMut(MemberId, &Entry)) {
+        let rest = self.first.lock().rest();
         let behind = rest.iter().flat_map(|rest| rest.iter());
         for segment in [&self.first].into_iter().chain(behind) {
             let segment = segment.lock();
-            all.extend(segment.members().map(|(id, member)| each(id, member)));
+            segment.members().for_each(|(id, member)| each(id, member));
         }
-        all
+    }
+
+    /// Begins with a message for members that are here.
+    fn delivery<'a>(&'a self, message: &'a PreparedMessage) -> Delivery<'a> {
+        self.compression.prepare(message);
+        Delivery::new(message, &self.policy)
     }
 
     fn forget(&self) {
@@ -608,7 +413,7 @@ impl Source for Topic {
                 }
                 roster.len -= 1;
                 let member = Member::new(id, member.metadata.clone());
-                wakers = roster.tell(&Presence::Left(member));
+                wakers = roster.tell(&[Presence::Left(member)]);
                 self.share(|| Change::Left(id.into()));
             }
             (left, wakers, roster.close_if_unused())
@@ -645,28 +450,15 @@ impl fmt::Debug for Topic {
     }
 }
 
-impl Guests {
-    fn none() -> Self {
-        Self {
-            version: 0,
-            members: HashMap::new(),
-        }
-    }
-}
-
 impl Roster {
-    fn guests(&self) -> impl Iterator<Item = &Guests> {
-        self.remote.iter().flat_map(|all| all.values())
-    }
-
-    fn tell_all(&self, events: &[Presence]) -> Vec<Waker> {
-        events.iter().flat_map(|event| self.tell(event)).collect()
-    }
-
     /// Tells all watchers. Their wakers are to be woken outside the lock.
-    fn tell(&self, event: &Presence) -> Vec<Waker> {
-        let watchers = self.watchers.iter();
-        watchers.filter_map(|it| it.tell(event)).collect()
+    fn tell(&self, events: &[Presence]) -> Vec<Waker> {
+        let watchers = &self.watchers;
+        let told = events.iter().flat_map(|event| {
+            let tell = |it: &Arc<Watcher>| it.tell(event);
+            watchers.iter().filter_map(tell)
+        });
+        told.collect()
     }
 
     /// Takes nobody in any more, if nobody is left. Says whether that is new.
@@ -676,24 +468,6 @@ impl Roster {
         }
         self.is_closed = true;
         true
-    }
-}
-
-/// Whom other nodes deliver a message to that is for all members but one.
-pub(super) fn address(
-    except: Option<MemberId>,
-    node_of: impl FnOnce(u16) -> Option<NodeId>,
-) -> Address {
-    match except {
-        Some(member) if member.node > 0 => match node_of(member.node) {
-            Some(node) => Address::AllBut(Remote {
-                node,
-                seat: member.into(),
-            }),
-            None => Address::All,
-        },
-        // It is one of ours.
-        _ => Address::All,
     }
 }
 

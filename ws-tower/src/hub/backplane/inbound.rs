@@ -3,6 +3,7 @@
 
 mod newest;
 mod presence;
+mod streams;
 
 use std::{
     cmp::Reverse,
@@ -16,14 +17,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
-pub(super) use self::presence::PART;
+use self::streams::{Arrival, Streams};
 use super::{
     NodeId,
     envelope::{Address, Envelope, Place, Refused, Wanted},
     nodes::{Heard, Nodes},
-    relay::{RETENTION, Relay},
+    relay::Relay,
     stamp::Stamp,
 };
 use crate::hub::{Inner, topic::Topic};
@@ -32,6 +33,8 @@ pub(in crate::hub) struct Inbound {
     hub: Weak<Inner>,
     relay: Arc<Relay>,
     state: Mutex<State>,
+    /// A subscription stands.
+    confirmed: Notify,
     /// The log has heard of another version.
     knows_of_another: AtomicBool,
 }
@@ -53,9 +56,7 @@ struct Channel {
     topic: Weak<Topic>,
     /// Since when the subscription stands.
     since: Option<Instant>,
-    streams: HashMap<NodeId, Incoming>,
-    /// Some streams that began before were forgotten.
-    forgot: Option<Instant>,
+    streams: Streams,
     /// The newest message, if another node had to tell of it.
     told: Option<Stamp>,
     /// When the newest message was asked for last, and nobody has told yet.
@@ -72,14 +73,6 @@ struct Asked {
     wanted: u64,
 }
 
-/// How far a stream of another node has come here.
-struct Incoming {
-    stream: u64,
-    sequence: u64,
-    /// The last that came and was for all members: what is missing in between does not count.
-    heard: u64,
-}
-
 /// What is to be done to subscriptions.
 pub(super) struct Changes {
     pub(super) subscribe: Vec<Arc<str>>,
@@ -88,19 +81,13 @@ pub(super) struct Changes {
     pub(super) renewed: Vec<Arc<str>>,
 }
 
-/// What a place in a stream means.
-enum Arrival {
-    /// It is due, and so many are missing before it.
-    Due(u64),
-    Repeated,
-}
-
 impl Inbound {
     pub(super) fn new(hub: Weak<Inner>, relay: Arc<Relay>) -> Self {
         Self {
             hub,
             relay,
             state: Mutex::default(),
+            confirmed: Notify::new(),
             knows_of_another: AtomicBool::new(false),
         }
     }
@@ -119,7 +106,7 @@ impl Inbound {
             if !self.relay.takes(&name) {
                 continue;
             }
-            let topic = self.hub.upgrade().and_then(|hub| hub.find(&name));
+            let topic = self.hub.upgrade().and_then(|hub| hub.topics.find(&name));
             let mut state = self.lock();
             match (&topic, state.channels.get_mut(&name)) {
                 (Some(topic), Some(channel)) => {
@@ -146,7 +133,7 @@ impl Inbound {
         }
         if !changes.renewed.is_empty() {
             // Nothing has to come back for these: the subscription is the one before.
-            self.relay.subscribed.notify_waiters();
+            self.confirmed.notify_waiters();
         }
         changes
     }
@@ -165,26 +152,19 @@ impl Inbound {
             .collect()
     }
 
-    pub(super) fn is_subscribed(&self, topic: &str) -> bool {
-        let state = self.lock();
-        let channel = state.channels.get(topic);
-        channel.is_some_and(|it| it.since.is_some() && it.topic.strong_count() > 0)
-    }
-
     /// Whether a topic has anybody on this node, whatever the broker says.
     pub(super) fn has(&self, topic: &str) -> bool {
-        let state = self.lock();
-        let channel = state.channels.get(topic);
-        channel.is_some_and(|it| it.topic.strong_count() > 0)
+        self.of_channel(topic, |it| it.has_topic()) == Some(true)
     }
 
     /// Waits until the subscription to a topic stands.
     pub(in crate::hub) async fn subscribed(&self, topic: &str) {
         loop {
-            let notified = self.relay.subscribed.notified();
+            let notified = self.confirmed.notified();
             let mut notified = pin!(notified);
             notified.as_mut().enable();
-            if self.is_subscribed(topic) {
+            let stands = |it: &mut Channel| it.since.is_some() && it.has_topic();
+            if self.of_channel(topic, stands) == Some(true) {
                 return;
             }
             notified.await;
@@ -233,10 +213,8 @@ impl Inbound {
             let mut state = self.lock();
             let old = state.nodes.take_old();
             if !old.is_empty() {
-                let ended = Instant::now().checked_sub(RETENTION);
                 for channel in state.channels.values_mut() {
-                    channel.streams.retain(|node, _| !old.contains(node));
-                    channel.forgot = ended;
+                    channel.streams.forget(&old);
                     channel.asked.retain(|node, _| !old.contains(node));
                 }
             }
@@ -407,15 +385,14 @@ impl Inbound {
         place: Place,
         is_for_all: bool,
     ) -> bool {
-        let heard = if is_for_all { place.sequence } else { 0 };
-        match self.place(node, name, place, place.sequence - 1, heard) {
-            Arrival::Due(missed) => {
-                self.miss(topic, missed);
-                if !(topic.retains() && self.was_told(node, name, place)) {
-                    return true;
-                }
+        let arrival = self.of_channel(name, |it| {
+            it.streams.message(node, place, is_for_all, it.since)
+        });
+        if let Some(Arrival::Due(missed)) = arrival {
+            self.miss(topic, missed);
+            if !(topic.retains() && self.was_told(node, name, place)) {
+                return true;
             }
-            Arrival::Repeated => {}
         }
         self.relay.counters.repeated.add(1);
         false
@@ -423,7 +400,8 @@ impl Inbound {
 
     /// The stream has come so far: what has not arrived will not.
     fn reach(&self, node: NodeId, name: &str, topic: &Topic, place: Place) {
-        if let Arrival::Due(missed) = self.place(node, name, place, place.sequence, 0) {
+        let arrival = self.of_channel(name, |it| it.streams.mark(node, place, it.since));
+        if let Some(Arrival::Due(missed)) = arrival {
             self.miss(topic, missed);
             if missed > 0 && topic.retains() {
                 // Nothing newer has come, so it may have been the newest.
@@ -437,41 +415,6 @@ impl Inbound {
             self.relay.counters.missed.add(missed);
             topic.miss(missed);
         }
-    }
-
-    /// All up to `before` should have come by now. What comes is `heard`, or 0.
-    fn place(&self, node: NodeId, name: &str, place: Place, before: u64, heard: u64) -> Arrival {
-        let mut state = self.lock();
-        let Some(channel) = state.channels.get_mut(name) else {
-            return Arrival::Repeated;
-        };
-        let (since, forgot) = (channel.since, channel.forgot);
-        let mut heard_before = 0;
-        let expected = match channel.streams.get(&node) {
-            Some(known) if known.stream == place.stream => {
-                if place.sequence <= known.sequence {
-                    return Arrival::Repeated;
-                }
-                heard_before = known.heard;
-                Some(known.sequence)
-            }
-            Some(known) if known.stream > place.stream => return Arrival::Repeated,
-            // We were here when it began.
-            Some(_) => Some(0),
-            None => {
-                let age = Duration::from_micros(place.age);
-                let is_younger_than = |it: Instant| it.elapsed() > age;
-                let is_new = since.is_some_and(is_younger_than);
-                (is_new && forgot.is_none_or(is_younger_than)).then_some(0)
-            }
-        };
-        let incoming = Incoming {
-            stream: place.stream,
-            sequence: place.sequence,
-            heard: heard.max(heard_before),
-        };
-        channel.streams.insert(node, incoming);
-        Arrival::Due(expected.map_or(0, |it| before.saturating_sub(it)))
     }
 
     // Nodes.
@@ -508,12 +451,17 @@ impl Inbound {
         {
             channel.since = Some(now);
             drop(state);
-            self.relay.subscribed.notify_waiters();
+            self.confirmed.notify_waiters();
         }
     }
 
     fn topic(&self, name: &str) -> Option<Arc<Topic>> {
-        self.lock().channels.get(name)?.topic.upgrade()
+        self.of_channel(name, |it| it.topic.upgrade())?
+    }
+
+    /// Looks at a channel, or changes it. `None`: it is not subscribed to.
+    fn of_channel<T>(&self, name: &str, look: impl FnOnce(&mut Channel) -> T) -> Option<T> {
+        self.lock().channels.get_mut(name).map(look)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -527,13 +475,16 @@ impl Channel {
         Self {
             topic: Arc::downgrade(topic),
             since: None,
-            streams: HashMap::new(),
-            forgot: None,
+            streams: Streams::default(),
             told: None,
             newest_asked: None,
             asked_at: None,
             asked: HashMap::new(),
         }
+    }
+
+    fn has_topic(&self) -> bool {
+        self.topic.strong_count() > 0
     }
 
     fn was_told(&self, node: NodeId, place: (u64, u64)) -> bool {

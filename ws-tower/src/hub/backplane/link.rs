@@ -12,6 +12,7 @@ use std::{
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
+    Options,
     broker::{Broker, Commands, Messages},
     envelope::Envelope,
     inbound::{Changes, Inbound},
@@ -72,7 +73,7 @@ pub(super) async fn run<B: Broker>(broker: B, inbound: Arc<Inbound>, relay: Arc<
         relay.expire(&mut batch);
         if swept.elapsed() >= SWEEP {
             swept = Instant::now();
-            forget(&inbound, &relay, relay.quiet());
+            forget(&inbound, &relay);
         }
         delay = (delay * 2).min(options.max_backoff);
     }
@@ -144,12 +145,8 @@ async fn work_until_error<C: Commands>(
     inbound.settle(relay.take_changed());
     let own = [nodes.clone(), options.node_channel(relay.node)];
     timeout(patience, commands.subscribe(&own)).await??;
-    // What was subscribed to before, in pieces: there may be many.
-    for names in inbound.channels().chunks(PIECE) {
-        let names = names.iter().map(|it| options.topic_channel(it));
-        let names: Vec<_> = names.collect();
-        timeout(patience, commands.subscribe(&names)).await??;
-    }
+    // What was subscribed to before.
+    subscribe(commands, &inbound.channels(), options).await?;
     inbound.connected();
     relay.counters.connected.set(1);
     for name in inbound.unconfirmed() {
@@ -175,7 +172,7 @@ async fn work_until_error<C: Commands>(
             timeout(patience, commands.publish(&[bye])).await??;
             return Ok(());
         }
-        subscribe(commands, inbound.settle(changed), inbound, relay).await?;
+        change(commands, &inbound.settle(changed), inbound, options).await?;
         let now = Instant::now();
         if now >= next_beat {
             next_beat = now + options.heartbeat;
@@ -185,13 +182,14 @@ async fn work_until_error<C: Commands>(
             relay.order(nodes.clone(), beat(relay));
             inbound.expire();
             if !relay.has_marks() {
-                forget(inbound, relay, relay.mark(options.heartbeat, false));
+                relay.mark_quiet(options.heartbeat);
+                forget(inbound, relay);
             }
         }
         inbound.answer();
         if batch.is_empty() {
             if !relay.has_marks() && inbound.take_mark() {
-                relay.mark(Duration::ZERO, true);
+                relay.mark_all();
             }
             relay.take(batch);
         }
@@ -214,37 +212,43 @@ async fn publish<C: Commands>(
     relay: &Relay,
 ) -> Result<(), BoxError> {
     let patience = relay.options.deadline;
-    timeout(patience, commands.publish(&batch.payloads)).await??;
+    timeout(patience, commands.publish(batch.payloads())).await??;
     relay.counters.sent.add(batch.clear());
     Ok(())
 }
 
 /// Forgets streams of topics that nobody here has: the version of the members is in them.
-fn forget(inbound: &Inbound, relay: &Relay, topics: Vec<Arc<str>>) {
-    let is_unused = |it: &Arc<str>| !inbound.has(it);
-    relay.forget(&topics.into_iter().filter(is_unused).collect::<Vec<_>>());
+fn forget(inbound: &Inbound, relay: &Relay) {
+    let topics = relay.old().into_iter();
+    relay.forget(topics.filter(|it| !inbound.has(it)));
 }
 
-async fn subscribe<C: Commands>(
+async fn change<C: Commands>(
     commands: &mut C,
-    changes: Changes,
+    changes: &Changes,
     inbound: &Inbound,
-    relay: &Relay,
+    options: &Options,
 ) -> Result<(), BoxError> {
-    let options = &relay.options;
-    let names = |it: &[Arc<str>]| -> Vec<_> {
-        let names = it.iter();
-        names.map(|it| options.topic_channel(it)).collect()
-    };
-    let patience = options.deadline;
     for piece in changes.unsubscribe.chunks(PIECE) {
-        timeout(patience, commands.unsubscribe(&names(piece))).await??;
+        let channels = options.topic_channels(piece);
+        timeout(options.deadline, commands.unsubscribe(&channels)).await??;
     }
-    for piece in changes.subscribe.chunks(PIECE) {
-        timeout(patience, commands.subscribe(&names(piece))).await??;
-    }
+    subscribe(commands, &changes.subscribe, options).await?;
     for name in changes.subscribe.iter().chain(&changes.renewed) {
         inbound.ask_all(name);
+    }
+    Ok(())
+}
+
+/// Subscribes to topics, in pieces: there may be many.
+async fn subscribe<C: Commands>(
+    commands: &mut C,
+    topics: &[Arc<str>],
+    options: &Options,
+) -> Result<(), BoxError> {
+    for piece in topics.chunks(PIECE) {
+        let channels = options.topic_channels(piece);
+        timeout(options.deadline, commands.subscribe(&channels)).await??;
     }
     Ok(())
 }

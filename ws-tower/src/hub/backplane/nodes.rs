@@ -1,4 +1,4 @@
-//! The other nodes: whether they are alive, and what of their members has come so far.
+//! The other nodes: whether they are alive, what of their members has come so far, and their numbers.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -8,7 +8,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{NodeId, envelope::Entry, relay::RETENTION};
+use super::{NodeId, RETENTION, envelope::Entry};
 
 /// The other nodes. What they say decides how much is kept of them, so all of it has a bound.
 #[derive(Default)]
@@ -155,6 +155,35 @@ impl Nodes {
     }
 }
 
+/// Nodes by the number that ids of members have for them, from 1.
+#[derive(Default)]
+pub(super) struct Numbers {
+    nodes: Vec<NodeId>,
+    by_node: HashMap<NodeId, u16>,
+}
+
+impl Numbers {
+    /// The number for a node. When all are given, others have 65,535, and their members cannot be
+    /// reached by their ids.
+    pub(super) fn number_of(&mut self, node: NodeId) -> u16 {
+        if let Some(number) = self.by_node.get(&node) {
+            return *number;
+        }
+        let number = u16::try_from(self.nodes.len() + 1).unwrap_or(u16::MAX);
+        if number < u16::MAX {
+            self.nodes.push(node);
+            self.by_node.insert(node, number);
+        }
+        number
+    }
+
+    /// `None` for a number that was not given.
+    pub(super) fn node_of(&self, number: u16) -> Option<NodeId> {
+        let place = usize::from(number).checked_sub(1)?;
+        self.nodes.get(place).copied()
+    }
+}
+
 fn size(members: &[Entry]) -> usize {
     let size = |it: &Entry| size_of::<Entry>() + it.metadata.as_ref().map_or(0, |it| it.len());
     members.iter().map(size).sum()
@@ -210,6 +239,22 @@ mod tests {
         advance(RETENTION).await;
         assert_eq!(nodes.take_old().len(), MAX_NODES - 1);
         assert_eq!(flood(&mut nodes, 200_000), MAX_NODES - 1);
+    }
+
+    #[test]
+    fn a_node_without_a_number_is_not_taken_for_another() {
+        let mut numbers = Numbers::default();
+        let last = u64::from(u16::MAX);
+        for node in 1..last + 10 {
+            let number = numbers.number_of(NodeId(node));
+            assert_eq!(u64::from(number), node.min(last));
+            let known = (node < last).then_some(NodeId(node));
+            assert_eq!(numbers.node_of(number), known);
+        }
+        assert_eq!(
+            (numbers.number_of(NodeId(7)), numbers.node_of(0)),
+            (7, None)
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,6 +1,6 @@
 //! What the backplane of a hub has done so far.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::hub::stats::Counter;
 
 /// What the [backplane](super) of a hub has done so far. Every number but the last two counts from
 /// the hub's beginning and wraps.
@@ -37,26 +37,6 @@ pub struct BackplaneStats {
     pub nodes: u64,
     /// Whether there is a connection to the broker, now: 1 or 0.
     pub connected: u64,
-}
-
-/// A number that counts.
-#[derive(Default)]
-pub(in crate::hub) struct Counter(AtomicU64);
-
-impl Counter {
-    pub(in crate::hub) fn add(&self, count: u64) {
-        if count > 0 {
-            self.0.fetch_add(count, Ordering::Relaxed);
-        }
-    }
-
-    pub(super) fn set(&self, value: u64) {
-        self.0.store(value, Ordering::Relaxed);
-    }
-
-    fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
 }
 
 #[derive(Default)]

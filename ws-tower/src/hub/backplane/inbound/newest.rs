@@ -16,7 +16,7 @@ use super::{
         envelope::{Place, Publication, Wanted},
         stamp::Stamp,
     },
-    Inbound, State,
+    Inbound,
 };
 use crate::hub::topic::Topic;
 
@@ -28,10 +28,8 @@ impl Inbound {
             members: self.relay.has_presence(),
             newest: self.topic(name).is_some_and(|it| it.retains()),
         };
-        if wanted.newest
-            && let Some(channel) = self.lock().channels.get_mut(name)
-        {
-            channel.asked_at = Some(Instant::now());
+        if wanted.newest {
+            self.of_channel(name, |it| it.asked_at = Some(Instant::now()));
         }
         self.relay.ask(name, wanted);
     }
@@ -49,16 +47,9 @@ impl Inbound {
             let share = RandomState::new().hash_one(()) % 1024;
             now + HOLD_BACK + HOLD_BACK * u32::try_from(share).unwrap_or(0) / 256
         };
-        let mut state = self.lock();
-        let State {
-            channels, answers, ..
-        } = &mut *state;
-        let Some((name, channel)) = channels.get_mut(name).map(|it| (topic.name(), it)) else {
-            return;
-        };
-        if channel.newest_asked.replace(now).is_none() {
-            answers.push(Reverse((due, Arc::clone(name))));
-            drop(state);
+        if self.of_channel(name, |it| it.newest_asked.replace(now)) == Some(None) {
+            let answer = (due, Arc::clone(topic.name()));
+            self.lock().answers.push(Reverse(answer));
             self.relay.wake();
         }
     }
@@ -94,6 +85,9 @@ impl Inbound {
 
     /// Another node tells of a message that it retains.
     pub(super) fn newest(&self, name: &str, topic: &Topic, of: Publication, message: Message) {
+        if !topic.retains() {
+            return;
+        }
         let Some(at) = Instant::now().checked_sub(Duration::from_micros(of.age)) else {
             return;
         };
@@ -103,12 +97,9 @@ impl Inbound {
             sequence: of.sequence,
             at,
         };
-        if !topic.retains() {
-            return;
-        }
         if !self.has_come(name, &stamp) {
             let is_own = stamp.node == self.relay.node;
-            let asked_at = self.lock().channels.get(name).and_then(|it| it.asked_at);
+            let asked_at = self.of_channel(name, |it| it.asked_at).flatten();
             // What this node has published since it has the topic is retained, or older.
             // And of another node's, what has passed since this one asked: the age that is told
             // says nothing of the time that the answer took.
@@ -118,34 +109,28 @@ impl Inbound {
             };
             if topic.deliver_newest(message, stamp, is_newer) {
                 self.relay.counters.received.add(1);
-                if let Some(channel) = self.lock().channels.get_mut(name) {
-                    channel.told = Some(stamp);
-                }
+                self.of_channel(name, |it| it.told = Some(stamp));
             }
         }
         let is_told = topic.newest().is_some_and(|(_, it)| it.is_same(&stamp));
-        if is_told && let Some(channel) = self.lock().channels.get_mut(name) {
-            channel.newest_asked = None;
+        if is_told {
+            self.of_channel(name, |it| it.newest_asked = None);
         }
     }
 
     /// Whether a message has come already, in its place or not.
     fn has_come(&self, name: &str, stamp: &Stamp) -> bool {
-        let state = self.lock();
-        let Some(channel) = state.channels.get(name) else {
-            return true;
-        };
         let place = (stamp.stream, stamp.sequence);
-        let known = channel.streams.get(&stamp.node);
-        known.is_some_and(|it| place <= (it.stream, it.heard))
-            || channel.was_told(stamp.node, place)
+        let has_come = self.of_channel(name, |it| {
+            it.streams.has_come(stamp) || it.was_told(stamp.node, place)
+        });
+        has_come.unwrap_or(true)
     }
 
     /// Whether a message, or a later one of its node, was told of before it came in its place.
     pub(super) fn was_told(&self, node: NodeId, name: &str, place: Place) -> bool {
-        let state = self.lock();
-        let channel = state.channels.get(name);
-        channel.is_some_and(|it| it.was_told(node, (place.stream, place.sequence)))
+        let place = (place.stream, place.sequence);
+        self.of_channel(name, |it| it.was_told(node, place)) == Some(true)
     }
 }
 

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{
     super::{
         NodeId,
-        envelope::{Entry, Envelope, Wanted},
+        envelope::{Entry, Envelope, PART, Wanted},
     },
     Asked, Inbound, State,
 };
@@ -89,12 +89,8 @@ impl Inbound {
         };
         let number = self.relay.number_of(node);
         topic.replace_remote(node, number, version, members);
-        let asked = {
-            let mut state = self.lock();
-            let channel = state.channels.get_mut(name);
-            channel.and_then(|it| it.asked.remove(&node))
-        };
-        if let Some(asked) = asked
+        let asked = self.of_channel(name, |it| it.asked.remove(&node));
+        if let Some(Some(asked)) = asked
             && asked.wanted > version
         {
             // Once: what it says of itself need not be true.
@@ -105,6 +101,3 @@ impl Inbound {
 
 /// How long a node has for its answer, until it is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-
-/// A part of the members of a topic, in bytes.
-pub(in crate::hub::backplane) const PART: usize = 64 << 10;

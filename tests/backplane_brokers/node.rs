@@ -1,15 +1,9 @@
-//! Brokers in processes of their own, and hubs over them.
+//! Hubs over brokers.
 
-use std::{
-    fs,
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
-};
+use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
+use ws_tests::broker::{Broker, Kind};
 use ws_tower::{
     Config, WebSocket,
     hub::{
@@ -22,159 +16,21 @@ use ws_tower::{
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 pub(crate) const BEAT: Duration = Duration::from_millis(300);
 
-#[derive(Clone, Copy)]
-pub(crate) enum Kind {
-    Redis,
-    Nats,
-}
-
-/// A broker in a process of its own, which ends with it.
-pub(crate) struct Server {
-    kind: Kind,
-    pub(crate) port: u16,
-    arguments: Vec<String>,
-    child: Option<Child>,
-    directory: Directory,
-}
-
-impl Server {
-    pub(crate) async fn start(kind: Kind) -> Self {
-        Self::start_with(kind, |_, _| Vec::new()).await
-    }
-
-    /// Starts one with these arguments more, for its directory and port.
-    pub(crate) async fn start_with(
-        kind: Kind,
-        arguments: impl FnOnce(&Path, u16) -> Vec<String>,
-    ) -> Self {
-        let mut server = Self::elsewhere(kind, free_port());
-        fs::create_dir(&server.directory.0).unwrap();
-        server.arguments = arguments(&server.directory.0, server.port);
-        server.restart().await;
-        server
-    }
-
-    /// One that another process has started.
-    pub(crate) fn elsewhere(kind: Kind, port: u16) -> Self {
-        Self {
-            kind,
-            port,
-            arguments: Vec::new(),
-            child: None,
-            directory: Directory::new(),
-        }
-    }
-
-    pub(crate) async fn restart(&mut self) {
-        let port = self.port.to_string();
-        let directory = self.directory.0.to_str().unwrap();
-        let (program, arguments) = match self.kind {
-            Kind::Redis => {
-                let own = ["--bind", "127.0.0.1", "--port", &port, "--save", ""];
-                ("redis-server", [&own[..], &["--dir", directory]].concat())
-            }
-            Kind::Nats => ("nats-server", vec!["-a", "127.0.0.1", "-p", &port]),
-        };
-        let child = Command::new(program)
-            .args(arguments)
-            .args(&self.arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the broker is installed");
-        self.child = Some(child);
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
-        for _ in 0..500 {
-            if TcpStream::connect(address).is_ok() {
-                return;
-            }
-            sleep(Duration::from_millis(10)).await;
-        }
-        panic!("the broker does not listen");
-    }
-
-    pub(crate) fn url(&self) -> String {
-        self.url_of("")
-    }
-
-    /// Its URL for this user, `NAME:PASSWORD@`.
-    pub(crate) fn url_of(&self, user: &str) -> String {
-        let scheme = match self.kind {
-            Kind::Redis => "redis",
-            Kind::Nats => "nats",
-        };
-        format!("{scheme}://{user}127.0.0.1:{}", self.port)
-    }
-
-    pub(crate) fn backplane(&self) -> Backplane {
-        match self.kind {
-            Kind::Redis => Redis::new(&self.url()).unwrap().into(),
-            Kind::Nats => Nats::new(&self.url()).into(),
-        }
-    }
-
-    /// What this command of the server answers its administrator.
-    pub(crate) async fn ask<T: redis::FromRedisValue>(&self, command: &[&str]) -> T {
-        let client = redis::Client::open(self.url()).unwrap();
-        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-        let mut question = redis::cmd(command[0]);
-        question.arg(&command[1..]);
-        question.query_async(&mut connection).await.unwrap()
-    }
-
-    /// A file in its directory, with its path.
-    pub(crate) fn write(&self, name: &str, text: &str) -> String {
-        write(&self.directory.0, name, text)
-    }
-
-    pub(crate) fn signal(&self, signal: &str) {
-        let id = self.child.as_ref().unwrap().id().to_string();
-        let status = Command::new("kill").args([signal, &id]).status().unwrap();
-        assert!(status.success());
-    }
-
-    pub(crate) fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+/// A hub's way to this broker.
+pub(crate) fn backplane(kind: Kind, url: &str) -> Backplane {
+    match kind {
+        Kind::Redis => Redis::new(url).unwrap().into(),
+        Kind::Nats => Nats::new(url).into(),
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap().port()
-}
-
-pub(crate) fn write(directory: &Path, name: &str, text: &str) -> String {
-    let path = directory.join(name);
-    fs::write(&path, text).unwrap();
-    path.to_str().unwrap().to_owned()
-}
-
-/// The path of a directory that ends with it.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new() -> Self {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("ws-brokers-{}-{count}", std::process::id());
-        Self(std::env::temp_dir().join(name))
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+/// What this command of a Redis server answers its administrator.
+pub(crate) async fn ask<T: redis::FromRedisValue>(server: &Broker, command: &[&str]) -> T {
+    let client = redis::Client::open(server.url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let mut question = redis::cmd(command[0]);
+    question.arg(&command[1..]);
+    question.query_async(&mut connection).await.unwrap()
 }
 
 /// A hub over a broker, with one member of the topic `lobby`.
