@@ -1,11 +1,15 @@
 //! The applications of the examples on two nodes, by their bytes: what clients of one node get from
 //! clients of the other.
 
-use std::{net::SocketAddr, time::Duration};
+#[path = "support/memory.rs"]
+mod memory;
 
+use std::time::Duration;
+
+use self::memory::Dial;
 use bytes::Bytes;
 use tokio::{
-    net::TcpListener,
+    io::DuplexStream,
     sync::watch,
     time::{Instant, sleep, timeout},
 };
@@ -31,7 +35,7 @@ const CLOSE: u8 = 0x88;
 
 const PERIOD: Duration = Duration::from_millis(100);
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn two_nodes_have_one_counter() {
     let (here, there) = two_ways();
     let mut one = tick(&here).await;
@@ -51,7 +55,7 @@ async fn two_nodes_have_one_counter() {
     assert!(here.abs_diff(there) <= 1, "{here} and {there}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_next_node_goes_on_when_the_one_that_counts_dies() {
     let (here, there) = two_ways();
     let mut one = tick(&here).await;
@@ -72,7 +76,7 @@ async fn the_next_node_goes_on_when_the_one_that_counts_dies() {
     assert!(start.elapsed() < PERIOD * 20, "{:?}", start.elapsed());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn counters_that_went_apart_are_one_again_and_never_step_back() {
     let (here, there) = two_ways();
     let mut one = tick(&here).await;
@@ -92,7 +96,7 @@ async fn counters_that_went_apart_are_one_again_and_never_step_back() {
     assert!(there > 20, "the higher one is that of both: {there}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_is_said_on_one_node_is_heard_on_both() {
     let (here, there) = two_ways();
     let (mut one, mut two) = (tick(&here).await, tick(&there).await);
@@ -107,16 +111,16 @@ async fn what_is_said_on_one_node_is_heard_on_both() {
 
 // --- chat ---
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn lines_goodbyes_and_names_are_those_of_both_nodes() {
     let (here, there) = two_ways();
     let [a, b] = [&here, &there].map(|way| Chat::start_on(way.hub()));
     let hubs = [a.hub().clone(), b.hub().clone()];
-    let a = serve(a.route(WebSocketLayer::new())).await;
-    let b = serve(b.route(WebSocketLayer::new())).await;
-    let mut ann = Raw::open(a, "/chat").await;
-    let mut bob = Raw::open(b, "/chat").await;
-    let mut plain = Raw::open(b, "/chat").await;
+    let a = serve(a.route(WebSocketLayer::new()));
+    let b = serve(b.route(WebSocketLayer::new()));
+    let mut ann = a.open("/chat").await;
+    let mut bob = b.open("/chat").await;
+    let mut plain = b.open("/chat").await;
     together("lines", 3, [&hubs[0], &hubs[1]]).await;
 
     ann.write(masked(TEXT, br#"{"name":"Ann"}"#)).await;
@@ -140,15 +144,15 @@ async fn lines_goodbyes_and_names_are_those_of_both_nodes() {
     assert_eq!(rest, ["Bob has left", r#"{"members":["Ann"]}"#]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_line_tells_how_many_lines_were_lost_between_the_nodes() {
     let (here, there) = two_ways();
     let [a, b] = [&here, &there].map(|way| Chat::start_on(way.hub()));
     let hubs = [a.hub().clone(), b.hub().clone()];
-    let a = serve(a.route(WebSocketLayer::new())).await;
-    let b = serve(b.route(WebSocketLayer::new())).await;
-    let mut ann = Raw::open(a, "/chat").await;
-    let mut bob = Raw::open(b, "/chat").await;
+    let a = serve(a.route(WebSocketLayer::new()));
+    let b = serve(b.route(WebSocketLayer::new()));
+    let mut ann = a.open("/chat").await;
+    let mut bob = b.open("/chat").await;
     together("lines", 2, [&hubs[0], &hubs[1]]).await;
     ann.write(masked(TEXT, b"before")).await;
     assert_eq!(text(&mut bob).await, "before");
@@ -169,16 +173,16 @@ async fn a_line_tells_how_many_lines_were_lost_between_the_nodes() {
 
 const POINT: &str = r##"{"x":12,"y":34.5,"c":"#d9822b"}"##;
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn two_on_two_nodes_draw_on_one_board() {
     let (here, there) = two_ways();
-    let (a, _) = boards(&here, Limits::default()).await;
-    let (b, _) = boards(&there, Limits::default()).await;
-    let mut one = Raw::open(a, "/ws/board/a").await;
+    let (a, _) = boards(&here, Limits::default());
+    let (b, _) = boards(&there, Limits::default());
+    let mut one = a.open("/ws/board/a").await;
     // An answer says that it has its place.
     placed(&mut one).await;
-    let mut two = Raw::open(b, "/ws/board/a").await;
-    let mut elsewhere = Raw::open(b, "/ws/board/b").await;
+    let mut two = b.open("/ws/board/a").await;
+    let mut elsewhere = b.open("/ws/board/b").await;
     two.write(masked(TEXT, POINT.as_bytes())).await;
     assert_eq!(text(&mut one).await, POINT);
     one.write(masked(TEXT, b"clear")).await;
@@ -192,14 +196,15 @@ async fn two_on_two_nodes_draw_on_one_board() {
 async fn a_board_ends_on_both_nodes_when_its_first_participant_has_had_his_time() {
     let (here, there) = two_ways();
     let mut limits = Limits::default();
-    limits.lifetime = Duration::from_millis(1500);
-    let (a, _) = boards(&here, limits).await;
-    let (b, _) = boards(&there, limits).await;
+    limits.lifetime = Duration::from_secs(4);
+    let (a, _) = boards(&here, limits);
+    let (b, _) = boards(&there, limits);
     let start = Instant::now();
-    let mut one = Raw::open(a, "/ws/board/a").await;
+    let mut one = a.open("/ws/board/a").await;
     placed(&mut one).await;
-    sleep(Duration::from_millis(500)).await;
-    let mut late = Raw::open(b, "/ws/board/a").await;
+    sleep(limits.lifetime / 2).await;
+    let before_late = start.elapsed();
+    let mut late = b.open("/ws/board/a").await;
     placed(&mut late).await;
     for socket in [&mut late, &mut one] {
         let (first, payload) = socket.frame().await;
@@ -207,14 +212,14 @@ async fn a_board_ends_on_both_nodes_when_its_first_participant_has_had_his_time(
         assert_eq!(&payload[2..], REASON.as_bytes());
     }
     let life = start.elapsed();
-    assert!(life >= Duration::from_millis(1490), "{life:?}");
-    assert!(life < Duration::from_millis(1900), "{life:?}");
+    assert!(life >= limits.lifetime * 9 / 10, "{life:?}");
+    assert!(life < before_late + limits.lifetime, "{life:?}");
     // By the clock of the other node, too.
     sleep(Duration::from_millis(100)).await;
     // The next one with this id is another board, whoever has not gone yet.
-    let mut again = Raw::open(b, "/ws/board/a").await;
+    let mut again = b.open("/ws/board/a").await;
     placed(&mut again).await;
-    let mut other = Raw::open(a, "/ws/board/a").await;
+    let mut other = a.open("/ws/board/a").await;
     other.write(masked(TEXT, b"clear")).await;
     assert_eq!(text(&mut again).await, "clear");
     for mut ended in [one, late] {
@@ -231,19 +236,18 @@ async fn a_board_ends_on_both_nodes_when_its_first_participant_has_had_his_time(
 async fn a_board_that_began_twice_is_the_older_one_when_the_broker_is_back() {
     let (here, there) = two_ways();
     let mut limits = Limits::default();
-    limits.lifetime = Duration::from_secs(4);
-    let (a, _) = boards(&here, limits).await;
-    let (b, _) = boards(&there, limits).await;
+    limits.lifetime = Duration::from_secs(6);
+    let (a, _) = boards(&here, limits);
+    let (b, _) = boards(&there, limits);
     there.cut();
     let start = Instant::now();
-    let mut one = Raw::open(a, "/ws/board/a").await;
+    let mut one = a.open("/ws/board/a").await;
     placed(&mut one).await;
-    let mut two = Raw::open(b, "/ws/board/a").await;
+    sleep(limits.lifetime / 4).await;
+    let before_second = start.elapsed();
+    let mut two = b.open("/ws/board/a").await;
     placed(&mut two).await;
-    assert!(
-        start.elapsed() < Duration::from_secs(3),
-        "nobody waits for long"
-    );
+    assert!(start.elapsed() < limits.lifetime, "nobody waits for long");
     there.mend();
     let met = within(async {
         loop {
@@ -259,31 +263,31 @@ async fn a_board_that_began_twice_is_the_older_one_when_the_broker_is_back() {
     assert_eq!((first, &payload[..2]), (CLOSE, &[3, 0xe9][..]));
     let life = start.elapsed();
     assert!(
-        life < Duration::from_millis(4400),
+        life < before_second + limits.lifetime,
         "that of the older one: {life:?}"
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn participants_are_counted_over_both_nodes() {
     let (here, there) = two_ways();
     let mut limits = Limits::default();
     limits.participants = 2;
-    let (a, _) = boards(&here, limits).await;
-    let (b, hub) = boards(&there, limits).await;
-    let mut one = Raw::open(a, "/ws/board/a").await;
-    let mut two = Raw::open(b, "/ws/board/a").await;
+    let (a, _) = boards(&here, limits);
+    let (b, hub) = boards(&there, limits);
+    let mut one = a.open("/ws/board/a").await;
+    let mut two = b.open("/ws/board/a").await;
     placed(&mut one).await;
     placed(&mut two).await;
     until(|| hub.member_count("a") == 2).await;
-    let refused = Raw::ask(b, handshake("/ws/board/a")).await;
+    let refused = b.ask(handshake("/ws/board/a")).await;
     assert!(refused.starts_with("http/1.1 503 "), "{refused}");
     one.close().await;
     until(|| hub.member_count("a") == 1).await;
-    let mut three = Raw::open(b, "/ws/board/a").await;
+    let mut three = b.open("/ws/board/a").await;
     placed(&mut three).await;
     // This node has nobody at the board: it asks before it says no.
-    let mut four = Raw::open(a, "/ws/board/a").await;
+    let mut four = a.open("/ws/board/a").await;
     let (first, payload) = four.frame().await;
     assert_eq!((first, &payload[..2]), (CLOSE, &[3, 0xf5][..]));
     assert!(payload.ends_with(b"no room for more"), "{payload:?}");
@@ -291,15 +295,15 @@ async fn participants_are_counted_over_both_nodes() {
 
 // --- sensors ---
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_value_goes_to_viewers_of_both_nodes_and_to_those_who_come_later() {
     let (here, there) = two_ways();
     let [a, b] = [&here, &there].map(|way| Sensors::new_on(way.hub(), Duration::ZERO));
     let hub = b.hub().clone();
-    let a = serve(a.route(WebSocketLayer::new())).await;
-    let b = serve(b.route(WebSocketLayer::new())).await;
-    let mut producer = Raw::open(a, "/sensors").await;
-    let mut viewer = Raw::open(b, "/sensors").await;
+    let a = serve(a.route(WebSocketLayer::new()));
+    let b = serve(b.route(WebSocketLayer::new()));
+    let mut producer = a.open("/sensors").await;
+    let mut viewer = b.open("/sensors").await;
     within(hub.subscribed("values")).await;
     until(|| hub.member_count("values") == 2).await;
     for value in ["1 2 3 4 5 6", "359.5 -90 1e1 0 -0.5 9.81"] {
@@ -316,19 +320,19 @@ async fn a_value_goes_to_viewers_of_both_nodes_and_to_those_who_come_later() {
             .is_some_and(|it| it.as_text() == Some("0 0 0 0 0 1"))
     })
     .await;
-    let mut late = Raw::open(b, "/sensors").await;
+    let mut late = b.open("/sensors").await;
     assert_eq!(text(&mut late).await, "0 0 0 0 0 1");
     // A node that comes later has it from the others.
     let c = Sensors::new_on(here.hub(), Duration::ZERO);
-    let c = serve(c.route(WebSocketLayer::new())).await;
-    let mut later = Raw::open(c, "/sensors").await;
+    let c = serve(c.route(WebSocketLayer::new()));
+    let mut later = c.open("/sensors").await;
     assert_eq!(text(&mut later).await, "0 0 0 0 0 1");
 }
 
 // --- the pieces ---
 
 struct Ticking {
-    socket: Raw,
+    socket: Raw<DuplexStream>,
     hub: Hub,
     last: u64,
     is_first: bool,
@@ -337,9 +341,9 @@ struct Ticking {
 async fn tick(way: &Way) -> Ticking {
     let tick = Tick::start_on(way.hub(), PERIOD);
     let hub = tick.hub().clone();
-    let address = serve(tick.route(WebSocketLayer::new())).await;
+    let address = serve(tick.route(WebSocketLayer::new()));
     Ticking {
-        socket: Raw::open(address, "/tick").await,
+        socket: address.open("/tick").await,
         hub,
         last: 0,
         is_first: true,
@@ -368,7 +372,7 @@ impl Ticking {
     }
 }
 
-async fn without_ticks(socket: &mut Raw) -> String {
+async fn without_ticks(socket: &mut Raw<DuplexStream>) -> String {
     loop {
         let text = text(socket).await;
         if !text.starts_with("tick:") {
@@ -377,14 +381,14 @@ async fn without_ticks(socket: &mut Raw) -> String {
     }
 }
 
-async fn boards(way: &Way, limits: Limits) -> (SocketAddr, Hub) {
+fn boards(way: &Way, limits: Limits) -> (Dial, Hub) {
     let boards = Boards::new_on(way.hub(), limits);
     let hub = boards.hub().clone();
-    (serve(boards.route(WebSocketLayer::new())).await, hub)
+    (serve(boards.route(WebSocketLayer::new())), hub)
 }
 
 /// A participant is answered when it has its place.
-async fn placed(socket: &mut Raw) {
+async fn placed(socket: &mut Raw<DuplexStream>) {
     socket.write(masked(TEXT, b"?")).await;
     assert!(text(socket).await.starts_with(r#"{"error":"#));
 }
@@ -397,15 +401,14 @@ async fn together(topic: &str, members: usize, hubs: [&Hub; 2]) {
     }
 }
 
-async fn serve(sockets: WebSocketLayer) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = listener.local_addr().expect("an address");
-    tokio::spawn(ws_hyper::serve(listener, sockets.into_service()).into_future());
-    address
+fn serve(sockets: WebSocketLayer) -> Dial {
+    let (dial, memory) = Dial::new();
+    tokio::spawn(ws_hyper::serve(memory, sockets.into_service()).into_future());
+    dial
 }
 
 /// The next frame, which is a text.
-async fn text(socket: &mut Raw) -> String {
+async fn text(socket: &mut Raw<DuplexStream>) -> String {
     let (first, payload) = socket.frame().await;
     assert_eq!(first, TEXT, "{}", String::from_utf8_lossy(&payload));
     String::from_utf8(payload).expect("a text is UTF-8")

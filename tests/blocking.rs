@@ -7,6 +7,7 @@ use std::{
     future::IntoFuture,
     io::{self, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    sync::mpsc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -22,7 +23,7 @@ use ws_core::{
     },
     handshake::{accept_key, client::RefusalReason, server::Rejection},
 };
-use ws_tests::wire::frame;
+use ws_tests::{raw::PATIENCE, wire::frame};
 
 /// Payloads around every length at which the header changes, and large ones.
 const SIZES: [usize; 8] = [0, 1, 125, 126, 65_535, 65_536, 1 << 20, 3 << 20];
@@ -183,7 +184,7 @@ fn rest(mut stream: impl Read) -> Vec<u8> {
 }
 
 fn refused_by(act: impl FnOnce(TcpStream, Vec<u8>, String) + Send + 'static) -> ConnectError {
-    refused_within(Duration::from_secs(5), act)
+    refused_within(PATIENCE, act)
 }
 
 fn refused_within(
@@ -194,7 +195,7 @@ fn refused_within(
     let config = Config::new().handshake_timeout(timeout);
     let start = Instant::now();
     let error = Connector::new().config(config).connect(&*url).unwrap_err();
-    assert!(start.elapsed() < timeout + Duration::from_secs(3));
+    assert!(start.elapsed() < timeout + PATIENCE);
     server.join().unwrap();
     error
 }
@@ -209,7 +210,7 @@ fn echo(mut socket: WebSocket) {
             assert_eq!(socket.recv().unwrap().unwrap(), message, "{size}");
         }
     }
-    assert!(socket.ping().unwrap() < Duration::from_secs(5));
+    assert!(socket.ping().unwrap() < PATIENCE);
     // Many at once.
     for number in 0..1000 {
         socket.send(number.to_string()).unwrap();
@@ -427,7 +428,7 @@ fn endless_heads_are_cut_off() {
 
 #[test]
 fn a_silent_or_dripping_server_is_given_up_in_time() {
-    const QUICK: Duration = Duration::from_millis(300);
+    const QUICK: Duration = Duration::from_secs(1);
     let error = refused_within(QUICK, |stream, _, _| drop(rest(stream)));
     assert!(
         matches!(error, ConnectError::TimedOut(Stage::Response)),
@@ -440,7 +441,7 @@ fn a_silent_or_dripping_server_is_given_up_in_time() {
             if stream.write_all(&[byte]).is_err() {
                 return;
             }
-            thread::sleep(Duration::from_millis(20));
+            thread::sleep(Duration::from_millis(40));
         }
     });
     assert!(
@@ -469,13 +470,20 @@ fn bytes_right_behind_the_acceptance_are_kept_at_any_cut() {
 
 #[test]
 fn a_timeout_in_mid_message_loses_nothing() {
-    let (url, server) = evil(|mut stream, acceptance, _| {
+    let (tell, told) = mpsc::channel();
+    let (url, server) = evil(move |mut stream, acceptance, _| {
         stream.write_all(&acceptance).unwrap();
         let frame = frame(0x82, None, &vec![7; 300_000]);
-        for piece in frame.chunks(100_000) {
+        let (begun, rest_of_it) = frame.split_at(200_000);
+        for piece in begun.chunks(100_000) {
             stream.write_all(piece).unwrap();
-            thread::sleep(Duration::from_millis(60));
+            // Two timeouts from now on: the second began behind this piece.
+            while told.try_recv().is_ok() {}
+            for _ in 0..2 {
+                told.recv_timeout(PATIENCE).unwrap();
+            }
         }
+        stream.write_all(rest_of_it).unwrap();
         rest(stream)
     });
     let mut socket = connect(&*url).unwrap();
@@ -487,12 +495,13 @@ fn a_timeout_in_mid_message_loses_nothing() {
             Err(error) => assert!(error.is_timeout(), "{error:?}"),
         }
         let waited = start.elapsed();
-        let range = Duration::from_millis(20)..Duration::from_millis(500);
-        assert!(range.contains(&waited), "{waited:?}");
+        assert!(waited >= Duration::from_millis(15), "{waited:?}");
         late += 1;
+        // The last piece may be on its way by now.
+        let _ = tell.send(());
     };
     assert_eq!(message, Message::binary(vec![7; 300_000]));
-    assert!(late >= 3, "{late}");
+    assert!(late >= 4, "{late}");
     drop(socket);
     server.join().unwrap();
 }
@@ -543,14 +552,14 @@ fn a_masked_frame_of_a_server_is_answered_with_1002() {
 fn keepalive_ends_a_dead_peer_and_spares_a_living_one() {
     let config = Config::new()
         .keepalive_interval(Duration::from_millis(200))
-        .keepalive_timeout(Duration::from_millis(800));
+        .keepalive_timeout(Duration::from_secs(2));
     let runtime = runtime();
     let url = format!("ws://{}/echo", our_server(&runtime));
     let (mut socket, _) = Connector::new()
         .config(config.clone())
         .connect(url)
         .unwrap();
-    let received = socket.recv_timeout(Duration::from_millis(1200)).unwrap();
+    let received = socket.recv_timeout(Duration::from_secs(3)).unwrap();
     assert!(received.is_err_and(|error| error.is_timeout()));
     assert!(socket.close(None).is_clean());
 
@@ -565,8 +574,7 @@ fn keepalive_ends_a_dead_peer_and_spares_a_living_one() {
         error,
         Error::Connection(ConnectionError::KeepaliveTimeout)
     ));
-    assert!(start.elapsed() >= Duration::from_secs(1));
-    assert!(start.elapsed() < Duration::from_secs(5));
+    assert!(start.elapsed() >= Duration::from_secs(2));
     drop(socket);
     assert_eq!(server.join().unwrap()[..2], *b"\x89\x84");
 }
@@ -585,12 +593,10 @@ fn two_ends_that_both_write_first_do_not_wait_for_each_other() {
         len
     });
     let mut socket = open(&format!("ws://{address}"));
-    let start = Instant::now();
     socket.send(vec![2; SIZE]).unwrap();
     assert_eq!(socket.recv().unwrap().unwrap().len(), SIZE);
     assert!(socket.close(None).is_clean());
     assert_eq!(server.join().unwrap(), SIZE);
-    assert!(start.elapsed() < Duration::from_secs(20));
 }
 
 #[test]
@@ -758,7 +764,8 @@ mod tls {
         }
         let (failed, took) = server.join().unwrap();
         assert!(failed);
-        assert!(took < Duration::from_secs(8), "{took:?}");
+        // It would have dripped for ever.
+        assert!(took >= Duration::from_millis(450), "{took:?}");
     }
 
     /// Reads a request, and accepts.
@@ -833,16 +840,14 @@ mod tls {
     #[test]
     fn a_server_that_is_silent_or_speaks_no_tls_is_given_up() {
         let (config, connector) = settings();
-        let config_of_client = Config::new().handshake_timeout(Duration::from_millis(200));
+        let config_of_client = Config::new().handshake_timeout(Duration::from_secs(1));
         let connector = connector.config(config_of_client);
         let (url, server) = serve(Arc::clone(&config), |stream| drop(rest(stream.sock)));
-        let start = Instant::now();
         let error = connector.connect(url).unwrap_err();
         assert!(
             matches!(error, ConnectError::TimedOut(Stage::Tls)),
             "{error:?}"
         );
-        assert!(start.elapsed() < Duration::from_secs(3));
         server.join().unwrap();
 
         let (url, server) = serve(Arc::clone(&config), |mut stream| {
@@ -950,9 +955,8 @@ mod tls {
             back.join().unwrap();
         });
         let (mut socket, _) = connector.connect(proxy).unwrap();
-        let (mut late, mut slow, mut messages) = (0, 0, Vec::new());
+        let (mut late, mut messages) = (0, Vec::new());
         while messages.len() < 3 {
-            let start = Instant::now();
             match socket.recv_timeout(Duration::from_millis(5)).unwrap() {
                 Ok(message) => messages.push(message),
                 Err(error) => {
@@ -960,12 +964,11 @@ mod tls {
                     late += 1;
                 }
             }
-            // A record takes some 200 ms to arrive: a wait for each piece would be as long.
-            slow += usize::from(start.elapsed() > Duration::from_millis(100));
         }
         let expected = [0, 1, 2].map(|number| Message::binary(vec![number; SIZE]));
         assert_eq!(messages, expected);
-        assert!(late >= 10 && slow <= late / 4, "{late} {slow}");
+        // A record takes some 200 ms to arrive: a wait for each piece would be as long.
+        assert!(late >= 8, "{late}");
         drop(socket);
         server.join().unwrap();
         carrier.join().unwrap();
@@ -985,17 +988,11 @@ mod tls {
             (message.len(), socket.closed().unwrap().is_clean())
         });
         let (mut socket, _) = connector.connect(url).unwrap();
-        let start = Instant::now();
         socket.send(vec![2; SIZE]).unwrap();
         let message = socket.recv().unwrap().unwrap();
         assert!(message == Message::binary(vec![1; SIZE]));
         assert!(socket.close(None).is_clean());
         assert_eq!(server.join().unwrap(), (SIZE, true));
-        assert!(
-            start.elapsed() < Duration::from_secs(25),
-            "{:?}",
-            start.elapsed()
-        );
     }
 
     #[test]

@@ -1,10 +1,14 @@
 //! The client against a server that means harm, or cannot do better.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "support/transport.rs"]
+mod transport;
+
 use std::{error::Error as _, time::Duration};
 
+use self::transport::{in_memory, to_silence};
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream},
     net::TcpStream,
     time::{Instant, sleep},
 };
@@ -14,17 +18,30 @@ use ws_hyper::{
 };
 use ws_tests::{
     raw::within,
-    scripted::{Visit, server, visited},
+    scripted::{Visit, server},
 };
 use ws_tower::{
     CloseCode, CloseFrame, Config, Error, WebSocket,
     ws_core::{ConnectionError, ProtocolError, handshake::client::RefusalReason},
 };
 
-/// A connector that gives up soon.
-fn hasty() -> Connector {
-    Connector::new().config(Config::new().handshake_timeout(Duration::from_millis(300)))
+/// What becomes of a connect to a server in memory, with a deadline.
+async fn hasty<F, Fut>(script: F) -> ConnectError
+where
+    F: Fn(Visit<DuplexStream>) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    let connector = in_memory(move |io| {
+        let script = script.clone();
+        async move { script(Visit::of(io).await.unwrap()).await }
+    });
+    let connector = connector.config(Config::new().handshake_timeout(DEADLINE));
+    within(connector.connect("ws://a.example/"))
+        .await
+        .unwrap_err()
 }
+
+const DEADLINE: Duration = Duration::from_millis(300);
 
 async fn attempt(
     connector: &Connector,
@@ -213,14 +230,12 @@ async fn an_answer_without_end_is_cut_by_its_size() {
             while visit.io.write_all(unit.as_bytes()).await.is_ok() {}
         })
         .await;
-        let start = Instant::now();
         match attempt(&Connector::new(), address).await.unwrap_err() {
             ConnectError::Http(error) => {
                 assert_eq!(error.kind(), HttpErrorKind::TooLarge, "{error:?}");
             }
             error => panic!("{error:?}"),
         }
-        assert!(start.elapsed() < Duration::from_secs(5));
     }
 }
 
@@ -320,26 +335,30 @@ async fn the_body_of_a_refusal_is_bounded_in_size_and_time() {
     })
     .await;
     assert_eq!(error.refusal().unwrap().body().len(), 8 << 10);
+}
 
-    let start = Instant::now();
-    let error = answered(|_| "HTTP/1.1 500 x\r\nContent-Length: 100\r\n\r\nbegun".into()).await;
-    assert_eq!(&error.refusal().unwrap().body()[..], b"begun");
-    let taken = start.elapsed();
-    assert!(taken >= Duration::from_secs(2) && taken < Duration::from_secs(5));
-
-    // The deadline of the connect does not lose the refusal.
-    let address = server(|mut visit| async move {
+#[tokio::test(start_paused = true)]
+async fn a_refusal_whose_body_does_not_end_is_waited_for_no_longer_than_two_seconds() {
+    async fn begins<Io: AsyncRead + AsyncWrite + Unpin>(mut visit: Visit<Io>) {
         visit
             .write("HTTP/1.1 403 x\r\nContent-Length: 100\r\n\r\nbegun")
             .await;
         visit.be_silent().await;
-    })
-    .await;
-    let error = attempt(&hasty(), address).await.unwrap_err();
+    }
+    let connector = in_memory(|io| async { begins(Visit::of(io).await.unwrap()).await });
+    let start = Instant::now();
+    let connecting = within(connector.connect("ws://a.example/")).await;
+    let error = connecting.unwrap_err();
     assert_eq!(&error.refusal().unwrap().body()[..], b"begun");
+    assert_eq!(start.elapsed().as_secs(), 2);
+
+    // The deadline of the connect does not lose the refusal.
+    let error = hasty(begins).await;
+    assert_eq!(&error.refusal().unwrap().body()[..], b"begun");
+    assert_eq!(start.elapsed().as_secs(), 2);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn silence_at_any_step_ends_at_the_deadline() {
     let starts: [&str; 5] = [
         "",
@@ -349,15 +368,13 @@ async fn silence_at_any_step_ends_at_the_deadline() {
         "HTTP/1.1 102 Processing\r\n\r\n",
     ];
     for start in starts {
-        let address = server(move |mut visit| async move {
+        let error = hasty(move |mut visit| async move {
             visit.write(start).await;
             visit.be_silent().await;
-        })
-        .await;
-        let error = attempt(&hasty(), address).await.unwrap_err();
-        let during = match error {
+        });
+        let during = match error.await {
             ConnectError::Timeout { during, after } => {
-                assert_eq!(after, Duration::from_millis(300));
+                assert_eq!(after, DEADLINE);
                 during
             }
             error => panic!("{error:?}"),
@@ -365,31 +382,26 @@ async fn silence_at_any_step_ends_at_the_deadline() {
         assert_eq!(during, Step::Answer, "{start:?}");
     }
     // Nothing is even read.
-    let address = visited(|io| async move {
-        sleep(Duration::from_secs(3600)).await;
-        drop(io);
-    })
-    .await;
-    let error = attempt(&hasty(), address).await.unwrap_err();
+    let connector = to_silence().config(Config::new().handshake_timeout(DEADLINE));
+    let connected = within(connector.connect("ws://a.example/")).await;
     assert_eq!(
-        error.to_string(),
+        connected.unwrap_err().to_string(),
         "no websocket within 300ms: still waiting for the server's answer to the request"
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn one_byte_at_a_time_does_not_move_the_deadline() {
-    let address = server(|mut visit| async move {
+    let start = Instant::now();
+    let error = hasty(|mut visit| async move {
         for byte in visit.acceptance("").bytes() {
             visit.write([byte]).await;
             sleep(Duration::from_millis(50)).await;
         }
-    })
-    .await;
-    let start = Instant::now();
-    let error = attempt(&hasty(), address).await.unwrap_err();
-    assert!(matches!(error, ConnectError::Timeout { .. }));
-    assert!(start.elapsed() < Duration::from_secs(2));
+    });
+    assert!(matches!(error.await, ConnectError::Timeout { .. }));
+    let in_time = DEADLINE..DEADLINE + Duration::from_millis(50);
+    assert!(in_time.contains(&start.elapsed()), "{:?}", start.elapsed());
 }
 
 #[tokio::test]

@@ -1,6 +1,9 @@
 //! The client over HTTP/2 (RFC 8441), against a server written on hyper alone.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "support/transport.rs"]
+mod transport;
+
 use std::{
     convert::Infallible,
     net::SocketAddr,
@@ -12,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use self::transport::in_memory;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use hyper::{
@@ -25,6 +29,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::Notify,
     time::{Instant, sleep},
 };
 use tokio_rustls::{
@@ -40,7 +45,7 @@ use ws_hyper::{
 };
 use ws_tests::{
     peer::Peer,
-    raw::{until, within},
+    raw::{PATIENCE, until, within},
     scripted::{self, Visit, visited},
 };
 use ws_tower::{
@@ -231,13 +236,13 @@ async fn a_refusal_over_http2_has_status_and_body_and_hurts_nobody_else() {
     echoes(&mut socket, "still here").await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn opening_is_cut_at_the_deadline_and_can_be_cancelled() {
     let server = Server::default();
-    let address = server.start().await;
-    let connector =
-        Connector::new().config(Config::new().handshake_timeout(Duration::from_millis(200)));
-    let connecting = connector.connect_http2(format!("ws://{address}"));
+    let started = server.clone();
+    let connector = in_memory(move |io| started.clone().serve(io))
+        .config(Config::new().handshake_timeout(Duration::from_millis(200)));
+    let connecting = connector.connect_http2("ws://a.example");
     let connection = within(connecting).await.unwrap();
     match within(connection.open("/never")).await.unwrap_err() {
         ConnectError::Timeout { during, .. } => assert_eq!(during, Step::Answer),
@@ -336,18 +341,28 @@ async fn a_burst_of_the_smallest_frames_to_a_slow_task_disturbs_no_other_socket(
         }
     });
     hears(&mut other, "hi").await;
-    within(slow).await.unwrap();
+    // So many messages take a while.
+    let slow = tokio::time::timeout(4 * PATIENCE, slow).await;
+    slow.unwrap().unwrap();
     assert!(connection.is_open());
 }
 
 #[tokio::test]
 async fn a_connection_that_is_gone_says_so() {
-    let address = visited(|io| async move {
-        let serving = Server::default().serve(io);
-        let _ = tokio::time::timeout(Duration::from_millis(100), serving).await;
+    let leave = Arc::new(Notify::new());
+    let left = Arc::clone(&leave);
+    let address = visited(move |io| {
+        let left = Arc::clone(&left);
+        async move {
+            tokio::select! {
+                () = Server::default().serve(io) => {}
+                () = left.notified() => {}
+            }
+        }
     })
     .await;
     let connection = connection(address).await;
+    leave.notify_one();
     until(|| !connection.is_open()).await;
     match within(connection.open("/")).await.unwrap_err() {
         ConnectError::Http(error) => assert_eq!(error.kind(), HttpErrorKind::NoHttp2),
@@ -417,20 +432,19 @@ async fn a_server_of_http1_alone_gets_a_fresh_connection() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_server_that_says_nothing_to_http2_is_asked_over_http1_in_time() {
-    let address = scripted::server(move |mut visit| async move {
+    let connector = in_memory(|io| async {
+        let mut visit = Visit::of(io).await.unwrap();
         if visit.head.starts_with("PRI ") {
             visit.be_silent().await;
         }
         visit.open(b"\x81\x02h1").await;
         visit.rest().await;
-    })
-    .await;
+    });
     let config = Config::new().handshake_timeout(Duration::from_secs(1));
-    let connector = Connector::new().config(config).prefer_http2();
-    let connecting = connector.connect(format!("ws://{address}/"));
-    let (mut socket, _) = within(connecting).await.unwrap();
+    let connector = connector.config(config).prefer_http2();
+    let (mut socket, _) = within(connector.connect("ws://a.example/")).await.unwrap();
     hears(&mut socket, "h1").await;
 }
 
@@ -467,16 +481,16 @@ async fn a_connect_that_is_dropped_at_any_await_leaves_nothing_behind() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn without_extended_connect_there_is_no_waiting() {
     let server = Server {
         without_extended_connect: true,
         ..Server::default()
     };
-    let address = server.start().await;
+    let started = server.clone();
+    let connector = in_memory(move |io| started.clone().serve(io));
     let start = Instant::now();
-    let connector = Connector::new();
-    let connecting = connector.connect_http2(format!("ws://{address}/"));
+    let connecting = connector.connect_http2("ws://a.example/");
     match within(connecting).await.unwrap_err() {
         ConnectError::Http(error) => assert_eq!(error.kind(), HttpErrorKind::NoHttp2),
         error => panic!("{error:?}"),
@@ -485,11 +499,11 @@ async fn without_extended_connect_there_is_no_waiting() {
     until(|| server.open.load(Ordering::SeqCst) == 0).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn settings_that_never_come_end_at_the_deadline() {
     let gone = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&gone);
-    let address = visited(move |io| {
+    let connector = in_memory(move |io| {
         let count = Arc::clone(&count);
         async move {
             let mut visit = Visit {
@@ -499,12 +513,11 @@ async fn settings_that_never_come_end_at_the_deadline() {
             visit.rest().await;
             count.fetch_add(1, Ordering::SeqCst);
         }
-    })
-    .await;
-    let connector =
-        Connector::new().config(Config::new().handshake_timeout(Duration::from_millis(200)));
-    let connecting = connector.connect_http2(format!("ws://{address}/"));
-    match within(connecting).await.unwrap_err() {
+    });
+    match within(connector.connect_http2("ws://a.example/"))
+        .await
+        .unwrap_err()
+    {
         ConnectError::Timeout { during, .. } => assert_eq!(during, Step::Settings),
         error => panic!("{error:?}"),
     }
@@ -569,16 +582,14 @@ async fn alpn_decides_over_tls() {
 }
 
 /// A server that knows HTTP/2 but no WebSockets over it, and HTTP/1.1 on the same port.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_server_without_extended_connect_is_asked_over_http1() {
     let connections = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&connections);
-    let address = visited(move |io: TcpStream| {
-        count.fetch_add(1, Ordering::SeqCst);
+    let connector = in_memory(move |io| {
+        let number = count.fetch_add(1, Ordering::SeqCst);
         async move {
-            let mut start = [0; 3];
-            while io.peek(&mut start).await.unwrap() < start.len() {}
-            if &start == b"PRI" {
+            if number == 0 {
                 let server = Server {
                     without_extended_connect: true,
                     ..Server::default()
@@ -590,12 +601,10 @@ async fn a_server_without_extended_connect_is_asked_over_http1() {
                 visit.rest().await;
             }
         }
-    })
-    .await;
+    });
     let start = Instant::now();
-    let connector = Connector::new().prefer_http2();
-    let connecting = connector.connect(format!("ws://{address}/"));
-    let (mut socket, response) = within(connecting).await.unwrap();
+    let connector = connector.prefer_http2();
+    let (mut socket, response) = within(connector.connect("ws://a.example/")).await.unwrap();
     assert_eq!(response.version(), http::Version::HTTP_11);
     hears(&mut socket, "h1").await;
     assert_eq!(connections.load(Ordering::SeqCst), 2);

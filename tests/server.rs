@@ -1,6 +1,9 @@
 //! `ws_hyper::serve` over real sockets and over connections in memory. The client is bytes alone.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "support/memory.rs"]
+mod memory;
+
 use std::{
     convert::Infallible,
     fmt::Write,
@@ -14,12 +17,13 @@ use std::{
     time::Duration,
 };
 
+use self::memory::{Dial, Memory};
 use axum::{Router, routing::get};
 use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http1};
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     net::{TcpListener, TcpStream},
     runtime::Handle,
     sync::{Notify, mpsc, oneshot},
@@ -53,37 +57,6 @@ async fn bind() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     (listener, address)
-}
-
-/// Connections made in memory.
-struct Memory(mpsc::UnboundedReceiver<DuplexStream>);
-
-impl Listener for Memory {
-    type Io = DuplexStream;
-
-    async fn accept(&mut self) -> io::Result<(DuplexStream, Option<SocketAddr>)> {
-        match self.0.recv().await {
-            Some(io) => Ok((io, None)),
-            None => pending().await,
-        }
-    }
-}
-
-/// Connects to a [`Memory`].
-#[derive(Clone)]
-struct Dial(mpsc::UnboundedSender<DuplexStream>);
-
-impl Dial {
-    fn new() -> (Self, Memory) {
-        let (dial, memory) = mpsc::unbounded_channel();
-        (Self(dial), Memory(memory))
-    }
-
-    fn dial(&self) -> Raw<DuplexStream> {
-        let (near, far) = duplex(1 << 20);
-        self.0.send(far).unwrap();
-        Raw(near)
-    }
 }
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -136,6 +109,8 @@ mod listeners {
         };
         let app = app().layer(WebSocketLayer::new().route("/peer", tell));
         let folder = std::env::temp_dir().join(format!("ws-tests-{}", std::process::id()));
+        // One that was killed left it behind, and had the same number.
+        let _ = std::fs::remove_dir_all(&folder);
         std::fs::create_dir_all(&folder).unwrap();
         let path = folder.join("socket");
         let listener = tokio::net::UnixListener::bind(&path).unwrap();
@@ -377,27 +352,27 @@ mod heads {
         serves(&mut dial.dial()).await;
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_head_that_does_not_arrive_in_time_ends_the_connection_and_no_socket() {
-        let (listener, address) = bind().await;
+        let (dial, memory) = Dial::new();
         let deadline = Duration::from_millis(300);
-        let server = serve(listener, app()).header_read_timeout(deadline);
+        let server = serve(memory, app()).header_read_timeout(deadline);
         tokio::spawn(server.into_future());
 
-        let mut socket = Raw::open(address, "/echo").await;
-        let start = std::time::Instant::now();
+        let mut socket = dial.open("/echo").await;
+        let start = Instant::now();
         let silent = async {
-            Raw::connect(address).await.rest().await;
+            dial.dial().rest().await;
             start.elapsed()
         };
         let half = async {
-            let mut raw = Raw::connect(address).await;
+            let mut raw = dial.dial();
             raw.write("GET / HTTP/1.1\r\nHo").await;
             raw.rest().await;
             start.elapsed()
         };
         let dripping = async {
-            let mut raw = Raw::connect(address).await;
+            let mut raw = dial.dial();
             // A byte now and then is no life.
             while raw.0.write_all(b"G").await.is_ok() {
                 if timeout(Duration::from_millis(20), raw.0.read_u8())
@@ -410,7 +385,7 @@ mod heads {
             start.elapsed()
         };
         let idle = async {
-            let mut raw = Raw::connect(address).await;
+            let mut raw = dial.dial();
             serves(&mut raw).await;
             raw.rest().await;
             start.elapsed()
@@ -422,7 +397,7 @@ mod heads {
             ("dripping", dripping),
             ("idle", idle),
         ] {
-            let in_time = deadline..deadline + Duration::from_secs(2);
+            let in_time = deadline..deadline + Duration::from_millis(50);
             assert!(in_time.contains(&elapsed), "{name}: {elapsed:?}");
         }
         socket.echoes().await;
@@ -510,16 +485,22 @@ mod limits {
 mod shutdown {
     use super::*;
 
-    struct Server {
-        address: SocketAddr,
+    struct Server<A> {
+        address: A,
         stop: oneshot::Sender<()>,
         task: JoinHandle<io::Result<Shutdown>>,
         tracker: Tracker,
     }
 
-    impl Server {
+    impl Server<SocketAddr> {
         async fn start(app: Router, deadline: Duration) -> Self {
             let (listener, address) = bind().await;
+            Self::at(address, listener, app, deadline)
+        }
+    }
+
+    impl<A> Server<A> {
+        fn at(address: A, listener: impl Listener, app: Router, deadline: Duration) -> Self {
             let (stop, stopped) = oneshot::channel();
             let tracker = Tracker::new();
             let server = serve(listener, app)
@@ -553,8 +534,9 @@ mod shutdown {
             }
         };
         let late = {
-            let leave = Arc::clone(&leave);
+            let (entered, leave) = (Arc::clone(&entered), Arc::clone(&leave));
             async move |upgrade: ws_tower::WebSocketUpgrade| {
+                entered.notify_one();
                 leave.notified().await;
                 upgrade.on_upgrade::<_, _, axum::body::Body>(echo)
             }
@@ -564,7 +546,7 @@ mod shutdown {
             .route("/slow", get(slow))
             .route("/late", axum::routing::any(late))
             .layer(sockets());
-        let server = Server::start(app, Duration::from_secs(8)).await;
+        let server = Server::start(app, Duration::from_secs(60)).await;
         let address = server.address;
         let mut first = Raw::open(address, "/echo").await;
         let mut second = Raw::open(address, "/echo").await;
@@ -576,7 +558,7 @@ mod shutdown {
         within(entered.notified()).await;
         let mut late = Raw::connect(address).await;
         late.write(handshake("/late")).await;
-        sleep(Duration::from_millis(50)).await;
+        within(entered.notified()).await;
 
         server.stop.send(()).unwrap();
         assert_eq!(first.frame().await, goodbye());
@@ -605,7 +587,10 @@ mod shutdown {
     }
 
     /// The client's part of the closing handshake.
-    async fn answer(mut raw: Raw) {
+    async fn answer<Io>(mut raw: Raw<Io>)
+    where
+        Io: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    {
         raw.write(masked(0x88, &[3, 0xe9])).await;
         assert!(raw.rest().await.is_empty());
     }
@@ -624,7 +609,7 @@ mod shutdown {
             }
         };
         let app = Router::new().route("/late", axum::routing::any(late));
-        let server = Server::start(app, Duration::from_secs(8)).await;
+        let server = Server::start(app, Duration::from_secs(60)).await;
         let mut raw = Raw::connect(server.address).await;
         raw.write(handshake("/late")).await;
         within(accepted.notified()).await;
@@ -651,7 +636,7 @@ mod shutdown {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn at_the_deadline_handlers_and_requests_that_do_not_end_are_cut() {
         let (socket, page) = (Arc::new(AtomicBool::new(false)), Arc::default());
         let stubborn = {
@@ -678,24 +663,25 @@ mod shutdown {
             .route("/endless", get(endless))
             .layer(sockets().route("/stubborn", stubborn));
         let deadline = Duration::from_millis(400);
-        let server = Server::start(app, deadline).await;
-        let mut cut = Raw::open(server.address, "/stubborn").await;
-        let mut good = Raw::open(server.address, "/echo").await;
-        let mut request = Raw::connect(server.address).await;
+        let (dial, memory) = Dial::new();
+        let server = Server::at(dial, memory, app, deadline);
+        let mut cut = server.address.open("/stubborn").await;
+        let mut good = server.address.open("/echo").await;
+        let mut request = server.address.dial();
         request
             .write("GET /endless HTTP/1.1\r\nHost: a\r\n\r\n")
             .await;
         sleep(Duration::from_millis(50)).await;
         server.stop.send(()).unwrap();
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         assert_eq!(cut.frame().await, goodbye());
         assert_eq!(good.frame().await, goodbye());
         answer(good).await;
         let shutdown = within(server.task).await.unwrap().unwrap();
         let elapsed = start.elapsed();
-        // Twice 100 ms for destructors, and a slow machine.
+        // And twice 100 ms for destructors.
         assert!(
-            elapsed >= deadline && elapsed < deadline + Duration::from_secs(2),
+            elapsed >= deadline && elapsed <= deadline + Duration::from_millis(210),
             "{elapsed:?}"
         );
         assert_eq!((shutdown.closed, shutdown.cut), (1, 1));
@@ -760,7 +746,7 @@ mod shutdown {
         socket.echoes().await;
         let shutdown = tokio::spawn({
             let tracker = server.tracker.clone();
-            async move { tracker.shutdown(Duration::from_secs(8)).await }
+            async move { tracker.shutdown(Duration::from_secs(60)).await }
         });
         assert_eq!(socket.frame().await, goodbye());
         answer(socket).await;
@@ -831,7 +817,7 @@ mod services {
         assert!(!server.is_finished());
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_stack_of_tower_is_waited_for_until_it_is_ready() {
         let (dial, memory) = Dial::new();
         let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));

@@ -19,6 +19,7 @@ use ws_core::{Close, Connection, ConnectionError, Event, Role};
 use ws_tests::{
     io::{Buffered, Recorder, Valved},
     peer::{Peer, masked},
+    raw::PATIENCE,
 };
 use ws_tower::{
     BoxError, CloseCode, CloseFrame, Closed, Config, Error, Message, NoHandler, PreparedMessage,
@@ -26,6 +27,7 @@ use ws_tower::{
 };
 
 /// No answer within this time is a hang: wake-ups come at once or never.
+/// On the paused clock.
 const SOON: Duration = Duration::from_secs(3);
 
 fn server() -> Connection {
@@ -143,7 +145,7 @@ async fn a_client_session_that_gets_bytes_with_the_handshake_delivers_them_witho
     connection.receive(b"\x81\x05Hello");
     let (session, mut socket) = Session::new(far, connection);
     tokio::spawn(session);
-    let message = timeout(SOON, socket.recv()).await.unwrap();
+    let message = timeout(PATIENCE, socket.recv()).await.unwrap();
     assert_eq!(message.unwrap().unwrap(), Message::text("Hello"));
 }
 
@@ -266,10 +268,7 @@ async fn a_handler_that_only_sends_closes_cleanly_though_the_peer_keeps_sending(
         flood.abort();
         let _ = flood.await;
         drop(reader);
-        let closed = timeout(Duration::from_secs(10), session)
-            .await
-            .unwrap()
-            .unwrap();
+        let closed = timeout(PATIENCE, session).await.unwrap().unwrap();
         assert_eq!(code(closed.sent()), Some(1000));
     }
 }
@@ -291,7 +290,7 @@ async fn after_discarding_or_dropping_the_receiving_half_reading_goes_on() {
         // Far beyond the inbox and the buffers on the way.
         for _ in 0..100 {
             let send = peer.send(vec![0; 10_000]);
-            timeout(SOON, send).await.unwrap().unwrap();
+            timeout(PATIENCE, send).await.unwrap().unwrap();
         }
         peer.ping(b"still").await.unwrap();
         assert!(matches!(peer.event().await, Some(Event::Pong(_))));
@@ -406,7 +405,9 @@ async fn cloned_senders_in_many_tasks_never_interleave_and_keep_their_order() {
     }
     let mut next = [0; TASKS];
     for _ in 0..TASKS * EACH {
-        let message = timeout(SOON, client.recv()).await.expect("a lost wake-up");
+        let message = timeout(PATIENCE, client.recv())
+            .await
+            .expect("a lost wake-up");
         let message = message.unwrap().unwrap();
         let mut parts = message.as_text().unwrap().split(':');
         let task: usize = parts.next().unwrap().parse().unwrap();
@@ -437,7 +438,7 @@ async fn halves_in_different_threads_echo_without_a_lost_wake_up() {
         sender
     });
     for n in 0..5000_u32 {
-        let message = timeout(SOON, receiver.recv())
+        let message = timeout(PATIENCE, receiver.recv())
             .await
             .expect("a lost wake-up");
         assert_eq!(message.unwrap().unwrap().as_bytes(), n.to_be_bytes());
@@ -455,7 +456,9 @@ async fn one_message_at_a_time_across_threads_is_never_forgotten() {
     });
     for n in 0..3000_u32 {
         client.try_send(n.to_be_bytes().to_vec()).unwrap();
-        let message = timeout(SOON, client.recv()).await.expect("a lost wake-up");
+        let message = timeout(PATIENCE, client.recv())
+            .await
+            .expect("a lost wake-up");
         assert_eq!(message.unwrap().unwrap().as_bytes(), n.to_be_bytes());
     }
     drop(client);
@@ -748,7 +751,7 @@ async fn closing_or_discarding_amid_a_large_message_does_not_break_it() {
             while peer.event().await.is_some() {}
             drop(peer);
         };
-        let (received, ()) = timeout(SOON, future::join(close, rest)).await.unwrap();
+        let (received, ()) = timeout(PATIENCE, future::join(close, rest)).await.unwrap();
         match action {
             1 => assert!(received.is_none()),
             _ => assert!(received.unwrap().unwrap() == Message::text(text)),
@@ -900,7 +903,7 @@ fn no_lock_is_held_while_a_waker_is_woken_or_dropped() {
         });
         done.send(()).unwrap();
     });
-    watch.recv_timeout(SOON).expect("a deadlock");
+    watch.recv_timeout(PATIENCE).expect("a deadlock");
 }
 
 // Fairness.
@@ -932,7 +935,7 @@ async fn a_good_client_is_answered_beside_50_flooding_ones_on_one_thread() {
             peer.send(format!("{n}")).await.unwrap();
             peer.message().await
         };
-        let answer = timeout(SOON, answer).await.expect("starved");
+        let answer = timeout(PATIENCE, answer).await.expect("starved");
         assert_eq!(answer, Some(Message::text(format!("{n}"))));
     }
     for flooder in flooders {
@@ -1014,7 +1017,9 @@ async fn many_small_sends_from_another_thread_do_not_make_the_session_spin() {
         }
     }
     for n in 0..2000_u32 {
-        let message = timeout(SOON, peer.message()).await.expect("a lost wake-up");
+        let message = timeout(PATIENCE, peer.message())
+            .await
+            .expect("a lost wake-up");
         assert_eq!(message.unwrap().as_bytes(), n.to_be_bytes());
     }
     assert!(tape.get().writes.len() <= 2000);
@@ -1167,7 +1172,7 @@ async fn after_a_protocol_error_a_peer_that_leaves_ends_the_session_at_once() {
     let session = tokio::spawn(session);
     near.write_all(b"\x81\x00").await.unwrap();
     near.shutdown().await.unwrap();
-    let closed = timeout(SOON, session).await.unwrap().unwrap();
+    let closed = timeout(PATIENCE, session).await.unwrap().unwrap();
     assert_eq!(code(closed.sent()), Some(1002));
     assert_eq!(code(socket.closed().await.sent()), Some(1002));
 }
@@ -1260,7 +1265,7 @@ async fn a_ping_on_a_socket_that_ends_says_why() {
     assert!(poll!(&mut ping).is_pending());
     drop(peer);
     assert!(matches!(
-        timeout(SOON, ping).await.unwrap(),
+        timeout(PATIENCE, ping).await.unwrap(),
         Err(Error::Connection(ConnectionError::UnexpectedEof) | Error::Io(_))
     ));
     session.await.unwrap();

@@ -29,6 +29,7 @@ use ws_tests::{
     deflate::{agree, compressed},
     peer::Peer,
     random::Random,
+    raw::PATIENCE,
     wire::frame,
 };
 use ws_tower::{
@@ -36,8 +37,6 @@ use ws_tower::{
     Sender, Session, TrySendError, WebSocket, WebSocketLayer, WebSocketUpgrade,
     upgrade::{TestClient, test_request, test_request_with},
 };
-
-const SOON: Duration = Duration::from_secs(3);
 
 async fn echo(mut socket: WebSocket) -> Result<(), Error> {
     while let Some(message) = socket.recv().await {
@@ -78,7 +77,7 @@ async fn echoes(response: &Response<String>, client: TestClient) {
     for len in [0, 1, 300, 5000, 100_000] {
         let message = text(len);
         socket.send(message.clone()).await.unwrap();
-        let echo = timeout(SOON, socket.recv()).await.unwrap();
+        let echo = timeout(PATIENCE, socket.recv()).await.unwrap();
         assert_eq!(echo.unwrap().unwrap(), message);
     }
     let closed = socket.sender().close(None).await;
@@ -106,7 +105,10 @@ async fn the_layer_agrees_by_default_and_only_with_clients_that_offer() {
     io.write_all(&frame(0x81, Some([0; 4]), &[b'a'; 1000]))
         .await
         .unwrap();
-    assert_eq!(timeout(SOON, io.read_u8()).await.unwrap().unwrap(), 0x81);
+    assert_eq!(
+        timeout(PATIENCE, io.read_u8()).await.unwrap().unwrap(),
+        0x81
+    );
 }
 
 #[tokio::test]
@@ -278,7 +280,7 @@ async fn large_and_small_messages_in_turn_come_back_in_order() {
     }
     sending.await.unwrap();
     peer.send("done").await.unwrap();
-    assert!(timeout(SOON, socket.recv()).await.unwrap().is_some());
+    assert!(timeout(PATIENCE, socket.recv()).await.unwrap().is_some());
     session.abort();
 }
 
@@ -537,7 +539,7 @@ async fn a_hundred_busy_sockets_keep_no_more_than_the_pool_has_places_for() {
         }
         for socket in &mut sockets {
             for _ in 0..4 {
-                let message = timeout(SOON, socket.recv()).await.unwrap();
+                let message = timeout(PATIENCE, socket.recv()).await.unwrap();
                 assert_eq!(message.unwrap().unwrap(), text(1000 + round));
             }
             let statistics = pool.statistics();
@@ -548,7 +550,7 @@ async fn a_hundred_busy_sockets_keep_no_more_than_the_pool_has_places_for() {
     }
     assert_eq!(kept(&pool), 5);
     drop(sockets);
-    timeout(SOON, async {
+    timeout(PATIENCE, async {
         while kept(&pool) > 0 {
             sleep(Duration::from_millis(5)).await;
         }
@@ -574,7 +576,7 @@ async fn a_handler_that_panics_or_never_ends_keeps_no_compressor() {
             pending::<Result<(), BoxError>>().await
         });
         let session = tokio::spawn(session);
-        timeout(SOON, async {
+        timeout(PATIENCE, async {
             while kept(&pool) == 0 && pool.statistics().compressors.spare == 0 {
                 sleep(Duration::from_millis(1)).await;
             }

@@ -10,7 +10,7 @@ use ws_hyper::{
         Backoff, ConnectError, ReconnectState, Reconnecting, RedirectErrorKind, Step, TlsErrorKind,
     },
 };
-use ws_tests::raw::within;
+use ws_tests::raw::{PATIENCE, within};
 use ws_tower::{Error, WebSocket};
 
 use super::*;
@@ -388,16 +388,17 @@ async fn pings_are_answered_both_ways_and_measured() {
         assert_eq!(text(&mut socket).await, "answered");
         for _ in 0..10 {
             let latency = within(socket.ping()).await.unwrap();
-            assert!(latency > Duration::ZERO && latency < Duration::from_secs(2));
+            assert!(latency > Duration::ZERO && latency < PATIENCE);
         }
         echoes(&mut socket, Message::text("still here")).await;
 
         let lively = Config::new()
             .keepalive_interval(Duration::from_millis(50))
-            .keepalive_timeout(Duration::from_millis(500));
+            .keepalive_timeout(Duration::from_secs(2));
         let connector = Connector::new().config(lively);
         let (mut socket, _) = connect(&connector, &format!("{}/echo", server.address)).await;
-        sleep(Duration::from_secs(1)).await;
+        // Were pings not answered, it would be cut by then.
+        sleep(Duration::from_secs(3)).await;
         echoes(&mut socket, Message::text("still here")).await;
     }
 }
@@ -406,14 +407,12 @@ async fn pings_are_answered_both_ways_and_measured() {
 #[ignore = "needs servers of other hands"]
 async fn a_server_that_never_answers_is_left_at_the_deadline() {
     for server in servers() {
-        let config = Config::new().handshake_timeout(Duration::from_millis(300));
+        let config = Config::new().handshake_timeout(Duration::from_secs(1));
         let connector = Connector::new().config(config);
-        let start = Instant::now();
         match failure(&connector, &format!("{}/hang", server.address)).await {
             ConnectError::Timeout { during, .. } => assert_eq!(during, Step::Answer),
             error => panic!("{error:?}"),
         }
-        assert!(start.elapsed() < Duration::from_secs(2));
     }
 }
 
@@ -506,7 +505,7 @@ async fn a_server_that_restarts_is_found_again() {
         let target = format!("{address}/echo");
         let reconnecting = Reconnecting::new(Connector::new(), target).unwrap();
         let mut sockets = reconnecting.backoff(backoff);
-        let state = sockets.state();
+        let mut state = sockets.state();
         assert_eq!(*state.borrow(), ReconnectState::Idle);
         let mut first = within(sockets.next()).await.unwrap().unwrap();
         echoes(&mut first, Message::text("first")).await;
@@ -515,14 +514,11 @@ async fn a_server_that_restarts_is_found_again() {
         drop(server);
         assert!(within(first.recv()).await.unwrap().is_err());
         let next = tokio::spawn(async move { sockets.next().await });
-        sleep(Duration::from_millis(500)).await;
+        let failing = state.wait_for(
+            |state| matches!(state, ReconnectState::Waiting { failures, .. } if *failures > 1),
+        );
+        within(failing).await.unwrap();
         assert!(!next.is_finished());
-        match *state.borrow() {
-            ReconnectState::Connecting { failures } | ReconnectState::Waiting { failures, .. } => {
-                assert!(failures > 1, "{failures}");
-            }
-            state => panic!("{state:?}"),
-        }
         let _again = start(vec!["--listen".to_owned(), port.to_owned()]);
         let mut second = within(next).await.unwrap().unwrap().unwrap();
         echoes(&mut second, Message::text("second")).await;

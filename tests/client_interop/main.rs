@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
     process,
     sync::atomic::{AtomicUsize, Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use ws_core::{

@@ -18,7 +18,7 @@ use tokio::{
 use crate::peer::masked;
 use crate::raw::{until, within};
 
-/// A connection. Every wait ends after ten seconds, with a panic.
+/// A connection. Every wait ends after [`PATIENCE`](crate::raw::PATIENCE), with a panic.
 #[derive(Debug)]
 pub struct Client {
     /// What sends requests.

@@ -107,6 +107,21 @@ impl Process {
         Duration::from_millis(ticks * 10)
     }
 
+    /// Whether all its threads wait for something: none runs, and none would if it had a core.
+    ///
+    /// # Panics
+    ///
+    /// If the process is gone.
+    pub fn is_asleep(&self) -> bool {
+        let path = format!("/proc/{}/task", self.child.id());
+        let mut threads = fs::read_dir(path).expect("a process").flatten();
+        threads.all(|thread| {
+            let stat = fs::read_to_string(thread.path().join("stat"));
+            // One that has ended meanwhile does not run.
+            stat.map_or(true, |stat| stat.contains(") S "))
+        })
+    }
+
     /// How many descriptors it has open.
     ///
     /// # Panics

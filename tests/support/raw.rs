@@ -8,7 +8,7 @@ use tokio::{
     time::timeout,
 };
 
-/// A client that knows nothing but bytes. Every wait ends after ten seconds, with a panic.
+/// A client that knows nothing but bytes. Every wait ends after [`PATIENCE`], with a panic.
 #[derive(Debug)]
 pub struct Raw<Io = TcpStream>(pub Io);
 
@@ -125,13 +125,17 @@ pub fn handshake(path: &str) -> String {
     )
 }
 
-/// Waits for ten seconds at most.
+/// After this long something hangs, however busy the machine is. It is less than a server needs to
+/// give up a peer that is silent (40 s), so that no test takes that for what it waits for.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits for [`PATIENCE`] at most.
 pub async fn within<T>(future: impl Future<Output = T>) -> T {
-    let result = timeout(Duration::from_secs(10), future).await;
-    result.expect("this should not have taken ten seconds")
+    let result = timeout(PATIENCE, future).await;
+    result.expect("this should not have taken so long")
 }
 
-/// Waits for ten seconds at most until something holds.
+/// Waits for [`PATIENCE`] at most until something holds.
 pub async fn until(mut holds: impl FnMut() -> bool) {
     within(async {
         while !holds() {

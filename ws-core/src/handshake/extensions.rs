@@ -521,7 +521,7 @@ mod tests {
             let line = unit.repeat((1 << 20) / unit.len());
             let start = Instant::now();
             let _ = Cursor(line.as_bytes()).extensions(&mut Vec::new());
-            assert!(start.elapsed() < Duration::from_secs(5), "{unit:?}");
+            assert!(start.elapsed() < Duration::from_secs(60), "{unit:?}");
         }
     }
 

@@ -182,7 +182,7 @@ async fn inner_layers_leave_it_to_the_outermost_and_both_trackers_know_the_sessi
     assert!(response.extensions().get::<Acceptance>().is_none());
     let socket = client.finish(&response).unwrap();
     assert_eq!((inner.tracker().len(), outer.tracker().len()), (1, 1));
-    let shutdown = inner.tracker().shutdown(Duration::from_secs(5)).await;
+    let shutdown = inner.tracker().shutdown(Duration::from_secs(60)).await;
     assert_eq!((shutdown.closed, shutdown.cut), (1, 0));
     socket.closed().await;
     settle().await;

@@ -163,8 +163,8 @@ async fn a_silent_peer_is_pinged_and_given_up() {
 async fn a_ping_resolves_with_its_round_trip() {
     let (client, server) = pair(Config::default());
     let (one, two) = tokio::join!(server.ping(), server.ping());
-    assert!(one.unwrap() < Duration::from_secs(5));
-    assert!(two.unwrap() < Duration::from_secs(5));
+    assert!(one.unwrap() < Duration::from_secs(60));
+    assert!(two.unwrap() < Duration::from_secs(60));
     drop(client);
     server.closed().await;
     assert!(matches!(server.ping().await, Err(Error::Closed)));
@@ -258,7 +258,7 @@ async fn a_peer_that_never_stops_sending_gains_no_time_for_its_close() {
     let (session, socket) = Session::new(flood, Connection::new(Role::Server, config));
     tokio::spawn(session);
     let close = socket.close(CloseCode::NORMAL);
-    let closed = timeout(Duration::from_secs(5), close).await.unwrap();
+    let closed = timeout(Duration::from_secs(20), close).await.unwrap();
     assert!(matches!(
         closed.cause(),
         Some(Error::Connection(ConnectionError::CloseTimeout))
@@ -272,7 +272,7 @@ async fn a_peer_that_never_stops_sending_and_takes_nothing_is_given_up() {
     socket.discard_incoming();
     socket.send("x").await.unwrap();
     tokio::spawn(session);
-    let closed = timeout(Duration::from_secs(5), socket.closed()).await;
+    let closed = timeout(Duration::from_secs(20), socket.closed()).await;
     assert!(matches!(
         closed.unwrap().cause(),
         Some(Error::Connection(ConnectionError::WriteTimeout))

@@ -1,7 +1,5 @@
 //! Tests of the codec in bytes, by RFC 7692's sections, and of what must hold for all of them.
 
-use std::time::Instant;
-
 use proptest::{collection::vec, prelude::*, sample::Index};
 
 use super::{
@@ -341,9 +339,7 @@ fn a_bomb_stops_at_the_limit_without_more_memory_than_that() {
     for limit in [1000, LIMIT, 5_000_000] {
         let mut inflater = Inflater::new(pool());
         let mut message = Vec::new();
-        let start = Instant::now();
         let result = inflater.push(&bomb, &mut message, limit);
-        assert!(start.elapsed().as_secs() < 5, "the whole takes longer");
         assert_eq!(result, Err(too_big(limit)));
         assert_eq!(message.len(), limit + 1);
         assert!(message.capacity() <= limit + 1, "{}", message.capacity());
