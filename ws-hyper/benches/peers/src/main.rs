@@ -193,7 +193,11 @@
 //! nothing about the server, its CPU time still does.
 //!
 //! For a profile of one server: `peers serve NAME` prints its address, and serves until its
-//! standard input ends. That is also how no server outlives the bench, however that one ends.
+//! standard input ends. That is also how no server outlives the bench, however that one ends. `peers
+//! open NAME connections 1000` reads that line on its standard input, and opens and closes as many
+//! sockets there, one after the other; `streams` instead of `connections` means all on one HTTP/2
+//! connection. What a socket takes is the difference between two such runs, divided by that of their
+//! numbers.
 //!
 //! Linux only; two cores. Exit status 1 if any run failed.
 
@@ -204,10 +208,12 @@ use std::{
 };
 
 use crate::{
+    load::Http2,
     measure::{Sample, measure},
-    options::{Command, Options},
+    options::{Command, Opening, Options},
     report::Report,
-    servers::Server,
+    servers::{Server, Transport},
+    stream::Endpoint,
 };
 
 mod broker;
@@ -230,6 +236,9 @@ fn main() -> ExitCode {
         Ok(Command::Serve(server, broker)) => {
             servers::run(server, broker).map(|()| ExitCode::SUCCESS)
         }
+        Ok(Command::Open(server, opening, count)) => {
+            open(server, opening, count).map(|()| ExitCode::SUCCESS)
+        }
         Ok(Command::Compare(options)) => compare(&options),
         Err(error) => Err(format!("{error}; see the head of src/main.rs").into()),
     };
@@ -237,6 +246,27 @@ fn main() -> ExitCode {
         eprintln!("peers: {error}");
         ExitCode::FAILURE
     })
+}
+
+/// Opens sockets of a server whose line is on standard input.
+fn open(server: Server, opening: Opening, count: usize) -> Result<()> {
+    let mut line = String::new();
+    io::stdin().read_line(&mut line)?;
+    let endpoint = Endpoint::parse(&line)?;
+    let (more, answer) = (|opened| opened < count, server.close_answer());
+    match (server.transport(), opening) {
+        (Transport::Http2, Opening::Connection) => {
+            Http2::new(endpoint.address)?.handshakes(more, answer)?;
+        }
+        (Transport::Http2, Opening::Stream) => {
+            Http2::new(endpoint.address)?.streams(more, answer)?;
+        }
+        (_, Opening::Connection) => {
+            wire::handshakes(&endpoint, more, answer)?;
+        }
+        (_, Opening::Stream) => return Err("it does not speak HTTP/2".into()),
+    }
+    Ok(())
 }
 
 fn compare(options: &Options) -> Result<ExitCode> {
