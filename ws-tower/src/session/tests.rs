@@ -292,6 +292,24 @@ async fn an_end_whose_close_never_left_is_not_clean() {
     assert!(!closed.is_clean(), "{closed}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_uses_up_its_tasks_budget_costs_no_deadline() {
+    let (mut near, far) = duplex(1024);
+    let session = Session::with_handler(far, server(), async move |socket: WebSocket| {
+        for _ in 0..1000 {
+            coop::consume_budget().await;
+        }
+        std::future::pending::<()>().await;
+        drop(socket);
+        Ok(())
+    });
+    tokio::spawn(session);
+    let mut ping = [0; 2];
+    let came = timeout(Duration::from_secs(60), near.read_exact(&mut ping)).await;
+    came.unwrap().unwrap();
+    assert_eq!(ping[0], 0x89);
+}
+
 #[tokio::test]
 async fn a_hook_that_panics_leaves_the_handler_alone() {
     let finished = Arc::new(AtomicBool::new(false));
