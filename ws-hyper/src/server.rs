@@ -305,8 +305,6 @@ where
                     service: service.clone(),
                     gate: gate.clone(),
                     peer,
-                    #[cfg(feature = "http2")]
-                    inlets: None,
                     #[cfg(feature = "rustls")]
                     certificates: None,
                 },

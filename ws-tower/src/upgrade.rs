@@ -406,7 +406,7 @@ impl WebSocketUpgrade {
             response.extensions_mut().insert(AlreadyTaken);
             return Err(Box::new(response));
         };
-        let Some(source) = promise.into_source() else {
+        let Some(source) = promise.into_source(self.request.gate.through()) else {
             return Err(refuse(Rejection::UpgradeUnavailable));
         };
 
