@@ -5,10 +5,13 @@
 mod memory;
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, IoSlice},
     net::SocketAddr,
     path::PathBuf,
+    pin::Pin,
     sync::{Arc, atomic::AtomicUsize, atomic::Ordering},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -22,14 +25,14 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{mpsc, oneshot},
     time::{Instant, sleep},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream, rustls};
 use ws_hyper::{
-    serve,
+    Listener, serve,
     server::{PeerCertificates, Tls, TlsError},
 };
 use ws_tests::{
@@ -494,6 +497,83 @@ mod handshakes {
 
 mod ends {
     use super::*;
+
+    /// Connections whose writes are counted.
+    struct Counting(TcpListener, Arc<AtomicUsize>);
+
+    struct Counted(TcpStream, Arc<AtomicUsize>);
+
+    impl Listener for Counting {
+        type Io = Counted;
+
+        async fn accept(&mut self) -> io::Result<(Counted, Option<SocketAddr>)> {
+            let (io, peer) = self.0.accept().await?;
+            Ok((Counted(io, Arc::clone(&self.1)), Some(peer)))
+        }
+    }
+
+    impl AsyncRead for Counted {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_read(cx, buffer)
+        }
+    }
+
+    impl AsyncWrite for Counted {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+        }
+
+        fn poll_write_vectored(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            slices: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            let written = Pin::new(&mut self.0).poll_write_vectored(cx, slices);
+            if written.is_ready() {
+                self.1.fetch_add(1, Ordering::SeqCst);
+            }
+            written
+        }
+
+        fn is_write_vectored(&self) -> bool {
+            true
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_flush(cx)
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_shutdown(cx)
+        }
+    }
+
+    #[tokio::test]
+    async fn the_answer_to_a_close_and_the_end_of_tls_are_one_write() {
+        let identity = Identity::new();
+        let writes = Arc::<AtomicUsize>::default();
+        let (listener, address) = bind().await;
+        let listener = Counting(listener, Arc::clone(&writes));
+        tokio::spawn(serve(listener, app()).tls(identity.tls()).into_future());
+        let mut raw = Raw(identity.connect(address, &[]).await);
+        raw.upgrade("/echo").await;
+        raw.echoes().await;
+        let before = writes.load(Ordering::SeqCst);
+        raw.echoes().await;
+        let echo = writes.load(Ordering::SeqCst) - before;
+        assert_eq!(echo, 1);
+        // To the end, which is that of TLS, or it would be an error.
+        raw.close().await;
+        assert_eq!(writes.load(Ordering::SeqCst) - before - echo, 1);
+    }
 
     #[tokio::test]
     async fn without_the_end_of_tls_an_end_is_unclean() {

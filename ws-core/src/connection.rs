@@ -748,6 +748,19 @@ impl Connection {
         self.end.as_ref().is_some_and(|end| end.error.is_some()) && !self.wants_write()
     }
 
+    /// Whether the stream ends with the batch that is being written: nothing will follow, and when
+    /// it has left the write side is shut down, or the stream dropped. A driver may shut down where
+    /// it would flush, so that the end travels with it.
+    #[inline]
+    pub fn is_last_batch(&self) -> bool {
+        let Some(end) = &self.end else { return false };
+        let behind = if self.batch_is_out { 0 } else { self.batch };
+        self.batch > 0
+            && self.outgoing.len() == behind
+            && !self.has_control()
+            && (end.error.is_some() || self.role == Role::Server && self.close_is_answered())
+    }
+
     /// Whether nothing is left to do: the stream can be dropped.
     ///
     /// After a clean closing handshake a server ends the stream at once, and a client waits for

@@ -7,7 +7,6 @@
 //! reads any more. [`Inlets`] does that, for both ends; a session reads and writes a [`SocketIo`].
 
 use std::{
-    collections::HashMap,
     mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
@@ -19,6 +18,7 @@ use std::{
 use bytes::Bytes;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
+use slab::Slab;
 
 use self::{sliced::Sliced, socket::Filling};
 
@@ -32,7 +32,8 @@ pub(crate) use self::socket::SocketIo;
 pub(crate) struct Inlets(Arc<All>);
 
 struct All {
-    inlets: Mutex<HashMap<u64, Inlet>>,
+    /// By number; nothing in the place of one that runs.
+    inlets: Mutex<Slab<Option<Inlet>>>,
     ready: Arc<Ready>,
     /// How many bytes wait for a session before its stream is held up, or reset.
     cap: usize,
@@ -61,19 +62,19 @@ impl WeakInlets {
 impl All {
     fn add(&self, stream: Upgraded) -> SocketIo<TokioIo<Upgraded>> {
         let (io, filling) = SocketIo::new(TokioIo::new(stream), self.cap);
-        let number = {
-            let mut ready = lock(&self.ready.0);
-            ready.last += 1;
-            ready.last
+        let key = {
+            let mut inlets = lock(&self.inlets);
+            let place = inlets.vacant_entry();
+            let key = Arc::new(Key {
+                number: place.key(),
+                is_ready: AtomicBool::new(false),
+                ready: Arc::clone(&self.ready),
+            });
+            let waker = Arc::clone(&key);
+            place.insert(Some(Inlet { filling, key }));
+            waker
         };
-        let key = Arc::new(Key {
-            number,
-            is_ready: AtomicBool::new(false),
-            ready: Arc::clone(&self.ready),
-        });
-        let waker = Arc::clone(&key);
-        lock(&self.inlets).insert(number, Inlet { filling, key });
-        waker.wake();
+        key.wake();
         io
     }
 }
@@ -126,10 +127,15 @@ impl Inlets {
     /// Takes what there is, for all sessions.
     fn take(&self, cx: &Context<'_>) {
         let Self(all) = self;
+        let mut numbers = Vec::new();
         loop {
-            let numbers = {
+            {
                 let mut ready = lock(&all.ready.0);
-                if ready.numbers.is_empty() {
+                if ready.numbers.capacity() < numbers.capacity() || !ready.numbers.is_empty() {
+                    // The room of the last ones is that of the next.
+                    mem::swap(&mut ready.numbers, &mut numbers);
+                }
+                if numbers.is_empty() {
                     // From here on there is.
                     ready.is_polled = false;
                     if !matches!(&ready.task, Some(task) if task.will_wake(cx.waker())) {
@@ -137,18 +143,20 @@ impl Inlets {
                     }
                     return;
                 }
-                mem::take(&mut ready.numbers)
-            };
-            for number in numbers {
-                // Out of the map while it runs: there is nothing to be locked meanwhile.
-                let Some(inlet) = lock(&all.inlets).remove(&number) else {
-                    continue;
-                };
+            }
+            for number in numbers.drain(..) {
+                // Out of its place while it runs: there is nothing to be locked meanwhile. A waker
+                // may outlive its inlet, and speak for the next one in that place.
+                let inlet = lock(&all.inlets).get_mut(number).and_then(Option::take);
+                let Some(inlet) = inlet else { continue };
                 inlet.key.is_ready.store(false, Ordering::Release);
                 let waker = Waker::from(Arc::clone(&inlet.key));
                 let poll = inlet.filling.poll(&mut Context::from_waker(&waker));
-                if poll.is_pending() {
-                    lock(&all.inlets).insert(number, inlet);
+                let mut inlets = lock(&all.inlets);
+                if poll.is_ready() {
+                    inlets.remove(number);
+                } else if let Some(place) = inlets.get_mut(number) {
+                    *place = Some(inlet);
                 }
             }
         }
@@ -161,8 +169,7 @@ struct Ready(Mutex<ReadyState>);
 
 #[derive(Default)]
 struct ReadyState {
-    numbers: Vec<u64>,
-    last: u64,
+    numbers: Vec<usize>,
     /// Whether the connection's task will look at them by itself.
     is_polled: bool,
     /// The connection's.
@@ -171,7 +178,7 @@ struct ReadyState {
 
 /// An inlet's waker.
 struct Key {
-    number: u64,
+    number: usize,
     is_ready: AtomicBool,
     ready: Arc<Ready>,
 }

@@ -19,18 +19,27 @@
 mod acceptance;
 
 use std::{
+    fmt,
     future::Future,
+    io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use http::{Extensions, Request, Response};
+use hyper::upgrade::Upgraded;
 use pin_project_lite::pin_project;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tower_layer::Layer;
 use tower_service::Service;
 
 pub(crate) use self::acceptance::{Acceptance, Pending};
-use crate::{Tracker, opening::opening_of};
+use crate::{
+    Tracker,
+    opening::opening_of,
+    provided::{Io, Through},
+};
 
 /// A gate, for servers and middleware: marks the requests that come in, and starts the sessions
 /// of the acceptances that leave.
@@ -49,20 +58,53 @@ use crate::{Tracker, opening::opening_of};
 ///     gate.release(&mut response);
 /// }
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Gate {
     tracker: Tracker,
+    through: Option<Through>,
 }
 
 impl Gate {
     /// A gate whose sessions are the tracker's.
     pub fn new(tracker: Tracker) -> Self {
-        Self { tracker }
+        Self {
+            tracker,
+            through: None,
+        }
+    }
+
+    /// Puts a stream of the server's between hyper's and each session that begins here. It is made
+    /// when hyper hands over the bytes; an error means that there will be no session. Whoever takes
+    /// hyper's upgrade out of a request gets it as it is. Default: none.
+    ///
+    /// ```
+    /// use hyper_util::rt::TokioIo;
+    /// use ws_tower::{Tracker, gate::Gate};
+    ///
+    /// // … that counts, limits or buffers.
+    /// let gate = Gate::new(Tracker::new()).with_io(|upgraded| Ok(TokioIo::new(upgraded)));
+    /// ```
+    #[must_use]
+    pub fn with_io<T>(
+        mut self,
+        io: impl Fn(Upgraded) -> io::Result<T> + Send + Sync + 'static,
+    ) -> Self
+    where
+        T: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        self.through = Some(Arc::new(move |upgraded| {
+            Ok(Io::Provided(Box::pin(io(upgraded)?)))
+        }));
+        self
     }
 
     /// The tracker of the sessions that begin here.
     pub fn tracker(&self) -> &Tracker {
         &self.tracker
+    }
+
+    pub(crate) fn through(&self) -> Option<&Through> {
+        self.through.as_ref()
     }
 
     /// Marks a request that asks for a WebSocket, unless a gate further out has done so. Returns
@@ -98,6 +140,14 @@ impl Gate {
         {
             pending.launch(&self.tracker);
         }
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate")
+            .field("tracker", &self.tracker)
+            .finish_non_exhaustive()
     }
 }
 

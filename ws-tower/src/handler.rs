@@ -121,15 +121,30 @@ impl<H: Handler<P>, P> ErasedHandler for Erased<H, P> {
 }
 
 /// What makes the handler's future once there is a socket.
-pub(crate) type Start = Box<dyn FnOnce(WebSocket) -> BoxHandler + Send>;
+pub(crate) enum Start {
+    /// A handler that is used once and may own what it likes.
+    Once(Box<dyn FnOnce(WebSocket) -> BoxHandler + Send>),
+    /// That of a route, with the request if it takes it.
+    Route(Arc<dyn ErasedHandler>, Option<Box<Request<()>>>),
+}
 
-/// A handler that is used once and may own what it likes.
-pub(crate) fn start_once<F, Fut>(handler: F) -> Start
-where
-    F: FnOnce(WebSocket) -> Fut + Send + 'static,
-    Fut: Future<Output: Outcome> + Send + 'static,
-{
-    Box::new(|socket| erase(|| handler(socket)))
+impl Start {
+    pub(crate) fn once<F, Fut>(handler: F) -> Self
+    where
+        F: FnOnce(WebSocket) -> Fut + Send + 'static,
+        Fut: Future<Output: Outcome> + Send + 'static,
+    {
+        Self::Once(Box::new(|socket| erase(|| handler(socket))))
+    }
+
+    pub(crate) fn start(self, socket: WebSocket) -> BoxHandler {
+        match self {
+            Self::Once(start) => start(socket),
+            Self::Route(handler, request) => {
+                handler.call(socket, request.map(|request| *request).unwrap_or_default())
+            }
+        }
+    }
 }
 
 fn erase<F, Fut>(call: F) -> BoxHandler

@@ -201,20 +201,21 @@ impl Origin {
 #[derive(Debug)]
 pub(crate) struct Sides {
     pub(crate) origin: Option<Box<str>>,
+    /// Empty without an origin.
     pub(crate) authority: Box<str>,
 }
 
 impl Sides {
     pub(crate) fn of(parts: &Parts) -> Self {
+        let origin = lines(&parts.headers, ORIGIN.as_str());
         // RFC 9112 §3.2.2: an absolute-form target overrides `Host`.
         let authority = match parts.uri.authority() {
+            // There is nothing to be compared.
+            _ if origin.is_none() => Box::default(),
             Some(authority) => authority.as_str().into(),
             None => lines(&parts.headers, HOST.as_str()).unwrap_or_default(),
         };
-        Self {
-            origin: lines(&parts.headers, ORIGIN.as_str()),
-            authority,
-        }
+        Self { origin, authority }
     }
 
     pub(crate) fn pass(&self, policy: &OriginPolicy) -> bool {

@@ -6,7 +6,7 @@ use std::{
     io::{self, IoSlice},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use http::Extensions;
@@ -95,29 +95,36 @@ impl Promise {
         }
     }
 
-    /// `None`: nobody hands over the bytes.
-    pub(crate) fn into_source(self) -> Option<Source> {
+    /// `None`: nobody hands over the bytes. Those of hyper go through the gate's stream, if it has
+    /// one.
+    pub(crate) fn into_source(self, through: Option<&Through>) -> Option<Source> {
         match self {
-            Self::Hyper(upgrade) => Some(Source::Hyper(upgrade)),
+            Self::Hyper(upgrade) => Some(Source::Hyper(upgrade, through.cloned())),
             Self::None => None,
             Self::Provided(provided) => provided.take(),
         }
     }
 }
 
+/// What a server puts between hyper's stream and a session.
+pub(crate) type Through = Arc<dyn Fn(Upgraded) -> io::Result<Io> + Send + Sync>;
+
 /// The bytes, or soon.
 pub(crate) enum Source {
-    Hyper(OnUpgrade),
+    Hyper(OnUpgrade, Option<Through>),
     Provided(Pin<Box<dyn Future<Output = io::Result<Io>> + Send>>),
 }
 
 impl Source {
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Io, SourceError>> {
         match self {
-            Self::Hyper(upgrade) => Pin::new(upgrade)
-                .poll(cx)
-                .map_ok(|io| Io::Hyper(TokioIo::new(io)))
-                .map_err(SourceError::Hyper),
+            Self::Hyper(upgrade, through) => {
+                let upgraded = ready!(Pin::new(upgrade).poll(cx)).map_err(SourceError::Hyper)?;
+                Poll::Ready(match through {
+                    None => Ok(Io::Hyper(TokioIo::new(upgraded))),
+                    Some(through) => through(upgraded).map_err(SourceError::Provided),
+                })
+            }
             Self::Provided(future) => future.as_mut().poll(cx).map_err(SourceError::Provided),
         }
     }

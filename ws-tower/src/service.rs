@@ -21,6 +21,7 @@ use crate::{
     future::ResponseFuture,
     gate::Gate,
     guard::{Guard, text_response},
+    handler::Start,
     layer::Settings,
     opening::opening_of,
     options::Options,
@@ -186,15 +187,10 @@ impl Routed {
 
     fn accept(self) -> Response<String> {
         let handler = Arc::clone(&self.route.handler);
-        let request = if handler.takes_request() {
-            self.request
-        } else {
-            // It goes now, and the buffer of its head with it.
-            drop(self.request);
-            Request::new(())
-        };
+        // Otherwise it goes now, and the buffer of its head with it.
+        let request = handler.takes_request().then(|| Box::new(self.request));
         self.upgrade
-            .complete(Box::new(move |socket| handler.call(socket, request)))
+            .complete(Start::Route(handler, request))
             .unwrap_or_else(|refusal| *refusal)
     }
 }

@@ -193,7 +193,7 @@ impl Drop for Registration {
             let session = state.sessions.try_remove(self.key);
             state.ended = state.ended.wrapping_add(1);
             let is_last = state.sessions.is_empty();
-            if is_last {
+            if is_last && state.sessions.capacity() > FEW {
                 // A peak of connections leaves nothing behind.
                 state.sessions = Slab::new();
             }
@@ -207,6 +207,9 @@ impl Drop for Registration {
         }
     }
 }
+
+/// Places that are kept for the next sessions: a kilobyte.
+const FEW: usize = 64;
 
 /// How long sessions that were cut off get to run their handlers' destructors: longer than a
 /// busy scheduler needs for a turn, shorter than anyone who waits for a shutdown minds.

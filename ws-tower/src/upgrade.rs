@@ -106,7 +106,7 @@ use crate::{
     body::{DefaultBody, MakeBody},
     gate::{Acceptance, Gate, Pending},
     guard::text_response,
-    handler::{Outcome, Start, start_once},
+    handler::{Outcome, Start},
     opening::opening_of,
     options::{Options, Subprotocols},
     origin::Sides,
@@ -304,7 +304,7 @@ impl WebSocketUpgrade {
     {
         let response = self
             .check()
-            .and_then(|()| self.complete(start_once(handler)));
+            .and_then(|()| self.complete(Start::once(handler)));
         DefaultBody.make(response.unwrap_or_else(|refusal| *refusal))
     }
 
@@ -406,7 +406,7 @@ impl WebSocketUpgrade {
             response.extensions_mut().insert(AlreadyTaken);
             return Err(Box::new(response));
         };
-        let Some(source) = promise.into_source() else {
+        let Some(source) = promise.into_source(self.request.gate.through()) else {
             return Err(refuse(Rejection::UpgradeUnavailable));
         };
 

@@ -127,6 +127,32 @@ fn a_close_is_echoed_after_what_was_queued_and_nothing_follows() {
 }
 
 #[test]
+fn the_last_batch_of_a_server_is_the_one_behind_which_it_ends() {
+    let mut server = server();
+    server.send("before").unwrap();
+    server.transmit();
+    assert!(!server.is_last_batch());
+    server.receive(&masked(0x88, b"\x03\xe8"));
+    // That which is under way has something behind it.
+    assert!(!server.is_last_batch());
+    let first = server.transmit().remaining();
+    server.transmit().advance(first);
+    assert!(!server.is_last_batch());
+    let last = server.take_transmit();
+    assert!(server.is_last_batch());
+    server.transmitted(last.remaining());
+    assert!(server.is_done() && !server.is_last_batch());
+
+    // Its own Close has yet to be answered, and a client leaves the end to the server.
+    for role in [Role::Server, Role::Client] {
+        let mut connection = Connection::new(role, Config::default());
+        connection.close(CloseCode::NORMAL).unwrap();
+        connection.take_transmit();
+        assert!(!connection.is_last_batch());
+    }
+}
+
+#[test]
 fn an_empty_close_is_answered_with_an_empty_close() {
     let mut server = server();
     server.receive(&masked(0x88, b""));

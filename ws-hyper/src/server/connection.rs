@@ -14,7 +14,7 @@ use tower::Service;
 use ws_tower::BoxError;
 
 #[cfg(feature = "rustls")]
-use super::{PeerCertificates, Tls};
+use super::{PeerCertificates, Tls, tls::OnFlush};
 use super::{
     phase::{self, Phase},
     service::ConnectionService,
@@ -102,6 +102,7 @@ where
                 _ => Settled::Nothing,
             };
             self.service.certificates = session.peer_certificates().map(PeerCertificates::new);
+            let io = OnFlush::new(io);
             #[cfg(feature = "http2")]
             if settled == Settled::Http2 {
                 let Self {

@@ -4,7 +4,6 @@
 //! connection: what ends that ends them.
 
 use std::{
-    collections::HashMap,
     future::{Future, poll_fn},
     io, mem,
     pin::{Pin, pin},
@@ -14,19 +13,20 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Request, Response};
+use http::{Request, Response};
 use http_body::Body;
-use hyper::{body::Incoming, ext::Protocol, rt::Executor, server::conn::http2, upgrade::OnUpgrade};
+use hyper::{body::Incoming, rt::Executor, server::conn::http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use pin_project_lite::pin_project;
+use slab::Slab;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::watch,
-    task::AbortHandle,
+    task::{AbortHandle, unconstrained},
     time::{Instant, sleep},
 };
 use tower::Service;
-use ws_tower::{BoxError, upgrade::ProvidedIo};
+use ws_tower::BoxError;
 
 use super::{
     MAX_TIMEOUT,
@@ -215,28 +215,43 @@ impl Http2 {
         // Dropped before the connection: nothing goes on without it.
         let guard = Guard(streams.clone());
         let inlets = Inlets::new(self.initial_stream_window, self.initial_connection_window);
-        service.inlets = Some(inlets.clone());
+        let ways = inlets.downgrade();
+        // Sessions get their bytes from the inlets.
+        service.gate = service.gate.with_io(move |stream| {
+            let io = ways.add(stream);
+            io.ok_or_else(|| io::ErrorKind::ConnectionAborted.into())
+        });
         let io = inlets.below(io, read_ahead);
         let builder = self.builder(streams.clone());
         let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
+        let mut news = phase.clone();
         let mut idle = pin!(sleep(idle_timeout));
         let mut is_ending = false;
         let result = loop {
+            let mut next = pin!(phase::next(&mut phase));
+            let (mut is_listening, mut is_timed) = (false, false);
             tokio::select! {
                 biased;
                 result = poll_fn(|cx| inlets.poll(cx, |cx| connection.as_mut().poll(cx))) => {
                     break result;
                 }
-                next = phase::next(&mut phase) => {
+                next = poll_fn(|cx| {
+                    let is_due = news.has_changed().unwrap_or(true);
+                    poll_watched(next.as_mut(), &mut is_listening, is_due, cx)
+                }) => {
                     if next == Phase::Cut {
                         break Ok(());
                     }
+                    news.mark_unchanged();
                     is_ending = true;
                     connection.as_mut().graceful_shutdown();
                 }
                 // Nobody is woken when a stream ends: this looks when it is time, and goes on
                 // waiting if it was not.
-                () = &mut idle => {
+                () = poll_fn(|cx| {
+                    let is_due = idle.is_elapsed();
+                    poll_watched(idle.as_mut(), &mut is_timed, is_due, cx)
+                }) => {
                     let now = Instant::now();
                     let due = streams.idle_since().unwrap_or(now) + idle_timeout;
                     if due > now {
@@ -258,26 +273,19 @@ impl Http2 {
     }
 }
 
-/// Sees to it that a session on this request gets its bytes from the inlets. Whoever takes hyper's
-/// upgrade out of the request gets it still.
-pub(super) fn provide<B>(inlets: &Inlets, request: &mut Request<B>) {
-    let extensions = request.extensions();
-    let (Some(protocol), Some(upgrade)) =
-        (extensions.get::<Protocol>(), extensions.get::<OnUpgrade>())
-    else {
-        return;
-    };
-    if *request.method() != Method::CONNECT || protocol.as_str() != "websocket" {
-        return;
+/// Polls what is polled with every frame, and rarely ready: once its task is registered, nothing but
+/// whether it is due.
+fn poll_watched<F: Future>(
+    future: Pin<&mut F>,
+    is_watched: &mut bool,
+    is_due: bool,
+    cx: &mut Context<'_>,
+) -> Poll<F::Output> {
+    if mem::replace(is_watched, true) && !is_due {
+        return Poll::Pending;
     }
-    let (upgrade, inlets) = (upgrade.clone(), inlets.downgrade());
-    // Polled by a session that takes the request, and by nobody else.
-    let io = async move {
-        let upgraded = upgrade.await.map_err(io::Error::other)?;
-        let io = inlets.add(upgraded);
-        io.ok_or_else(|| io::ErrorKind::ConnectionAborted.into())
-    };
-    request.extensions_mut().insert(ProvidedIo::from_future(io));
+    // Whatever is left of the task's budget: without any it would not be registered.
+    pin!(unconstrained(future)).poll(cx)
 }
 
 /// RFC 9113 §6.9.1.
@@ -288,14 +296,13 @@ const MAX_WINDOW: u32 = (1 << 31) - 1;
 struct Streams(Arc<Tasks>);
 
 struct Tasks {
-    running: Mutex<Running>,
+    state: Mutex<State>,
     /// The server waits until nobody has one.
     _phase: watch::Receiver<Phase>,
 }
 
-struct Running {
-    /// By number; without a handle while a task is being spawned.
-    tasks: HashMap<u64, Option<AbortHandle>>,
+struct State {
+    tasks: Slab<Running>,
     last: u64,
     /// Since when there has been none.
     empty_since: Instant,
@@ -303,11 +310,17 @@ struct Running {
     is_over: bool,
 }
 
+struct Running {
+    number: u64,
+    /// `None` while the task is being spawned.
+    handle: Option<AbortHandle>,
+}
+
 impl Streams {
     fn new(phase: watch::Receiver<Phase>) -> Self {
         Self(Arc::new(Tasks {
-            running: Mutex::new(Running {
-                tasks: HashMap::new(),
+            state: Mutex::new(State {
+                tasks: Slab::new(),
                 last: 0,
                 empty_since: Instant::now(),
                 is_over: false,
@@ -316,18 +329,15 @@ impl Streams {
         }))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Running> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing that can panic runs under the lock.
-        self.0
-            .running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Since when there has been no stream; `None` if there is one.
     fn idle_since(&self) -> Option<Instant> {
-        let running = self.lock();
-        running.tasks.is_empty().then_some(running.empty_since)
+        let state = self.lock();
+        state.tasks.is_empty().then_some(state.empty_since)
     }
 }
 
@@ -337,27 +347,30 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, future: F) {
-        let number = {
-            let mut running = self.lock();
-            running.last += 1;
-            let number = running.last;
-            running.tasks.insert(number, None);
-            number
+        let (key, number) = {
+            let mut state = self.lock();
+            state.last += 1;
+            let number = state.last;
+            let handle = None;
+            (state.tasks.insert(Running { number, handle }), number)
         };
         let task = Task {
             future,
             _place: StreamPlace {
                 streams: self.clone(),
-                number,
+                key,
             },
         };
         // Not under the lock: a runtime that is going drops the task at once.
         let task = tokio::spawn(Reporting::new(task, "its stream is reset"));
-        let mut running = self.lock();
-        if running.is_over {
+        let mut state = self.lock();
+        if state.is_over {
             task.abort();
-        } else if let Some(place) = running.tasks.get_mut(&number) {
-            *place = Some(task.abort_handle());
+        } else if let Some(running) = state.tasks.get_mut(key)
+            // It may have ended, and another one be in its place.
+            && running.number == number
+        {
+            running.handle = Some(task.abort_handle());
         }
     }
 }
@@ -383,17 +396,18 @@ impl<F: Future<Output = ()>> Future for Task<F> {
 /// A task's place among those that run.
 struct StreamPlace {
     streams: Streams,
-    number: u64,
+    key: usize,
 }
 
 impl Drop for StreamPlace {
     fn drop(&mut self) {
-        let mut running = self.streams.lock();
-        let task = running.tasks.remove(&self.number);
-        if running.tasks.is_empty() {
-            running.empty_since = Instant::now();
+        let mut state = self.streams.lock();
+        // When the connection has ended there is none.
+        let task = state.tasks.try_remove(self.key);
+        if state.tasks.is_empty() {
+            state.empty_since = Instant::now();
         }
-        drop(running);
+        drop(state);
         drop(task);
     }
 }
@@ -404,12 +418,14 @@ struct Guard(Streams);
 impl Drop for Guard {
     fn drop(&mut self) {
         let tasks = {
-            let mut running = self.0.lock();
-            running.is_over = true;
-            mem::take(&mut running.tasks)
+            let mut state = self.0.lock();
+            state.is_over = true;
+            mem::take(&mut state.tasks)
         };
-        for task in tasks.into_values().flatten() {
-            task.abort();
+        for (_, Running { handle, .. }) in tasks {
+            if let Some(handle) = handle {
+                handle.abort();
+            }
         }
     }
 }

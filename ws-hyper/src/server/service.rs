@@ -13,8 +13,6 @@ use pin_project_lite::pin_project;
 use tower::{Service, ServiceExt, util::Oneshot};
 use ws_tower::{BoxError, PeerAddr, gate::Gate};
 
-#[cfg(feature = "http2")]
-use crate::inlet::Inlets;
 #[cfg(feature = "rustls")]
 use crate::server::PeerCertificates;
 
@@ -24,9 +22,6 @@ pub(super) struct ConnectionService<S> {
     pub(super) service: S,
     pub(super) gate: Gate,
     pub(super) peer: Option<SocketAddr>,
-    /// Of an HTTP/2 connection.
-    #[cfg(feature = "http2")]
-    pub(super) inlets: Option<Inlets>,
     #[cfg(feature = "rustls")]
     pub(super) certificates: Option<PeerCertificates>,
 }
@@ -47,10 +42,6 @@ where
         #[cfg(feature = "rustls")]
         if let Some(certificates) = &self.certificates {
             request.extensions_mut().insert(certificates.clone());
-        }
-        #[cfg(feature = "http2")]
-        if let Some(inlets) = &self.inlets {
-            super::http2::provide(inlets, &mut request);
         }
         let is_outermost = self.gate.admit(&mut request);
         ConnectionFuture {

@@ -1,6 +1,7 @@
 //! TLS by rustls: certificates, clients' certificates, the handshake and its bounds.
 
 mod error;
+mod stream;
 
 use std::{
     fmt, fs, io,
@@ -26,6 +27,7 @@ use tokio_rustls::{
 };
 
 pub use self::error::TlsError;
+pub(super) use self::stream::OnFlush;
 use super::MAX_TIMEOUT;
 
 /// How a server speaks TLS, for [`Serve::tls`](crate::Serve::tls). Clones are one handle.

@@ -155,7 +155,7 @@ impl Pending {
     fn into_session(mut self, io: Io) -> Session<Io, BoxHandler> {
         self.source = None;
         let start = self.start.take();
-        let handler = start.map(|start| start(WebSocket::new(Arc::clone(&self.shared))));
+        let handler = start.map(|start| start.start(WebSocket::new(Arc::clone(&self.shared))));
         Session::start(Arc::clone(&self.shared), io, handler)
             .on_closed(self.on_closed.take())
             .cancel_on_close(self.cancel_on_close)

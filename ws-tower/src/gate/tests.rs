@@ -243,7 +243,7 @@ fn without_a_runtime_nothing_begins_and_nothing_panics() {
 
 #[test]
 fn the_task_of_a_session_is_hardly_larger_than_the_session() {
-    let session = size_of::<crate::Session<crate::provided::Io, crate::session::BoxHandler>>();
+    let session = size_of::<crate::Session<Io, crate::session::BoxHandler>>();
     let task = acceptance::LAUNCH_SIZE;
     assert!(task <= session + 40, "{task} and {session}");
 }

@@ -65,6 +65,8 @@ struct Work {
     writing: Side,
     /// The batch that is being written.
     out: Outgoing,
+    /// Whether the stream ends behind that, and can be told so before it is flushed.
+    is_last: bool,
     /// The buffer of a large message under way, or none.
     large: Vec<u8>,
     scratch: Scratch,
@@ -85,7 +87,7 @@ pub(super) struct Unfinished {
 #[derive(Clone, Copy, Debug, Default)]
 #[expect(
     clippy::struct_excessive_bools,
-    reason = "five facts of the engine that do not exclude each other"
+    reason = "six facts of the engine that do not exclude each other"
 )]
 struct View {
     wants_read: bool,
@@ -138,6 +140,7 @@ where
             reading: Side::Open,
             writing: Side::Open,
             out,
+            is_last: false,
             large,
             scratch: SCRATCH.take(),
             is_lent: false,
@@ -347,7 +350,11 @@ where
             if !work.out.has_remaining() {
                 // A stream with a buffer of its own has written nothing before it is flushed.
                 if *self.unflushed > 0 {
-                    if io.as_mut().poll_flush(cx)?.is_pending() {
+                    if work.is_last && !*self.is_shut_down {
+                        *self.is_shut_down =
+                            matches!(io.as_mut().poll_shutdown(cx), Poll::Ready(Ok(())));
+                    }
+                    if !*self.is_shut_down && io.as_mut().poll_flush(cx)?.is_pending() {
                         work.writing = Side::Pending;
                         // Progress is told, but for the end of the batch.
                         let progress = mem::replace(self.unflushed, 1) - 1;
@@ -368,6 +375,9 @@ where
                     state.close_if_abandoned();
                     work.out = state.connection.take_transmit();
                     work.view = View::of(&state);
+                    // hyper's stream over HTTP/2, which takes its end by itself anyway, is never
+                    // flushed once it has been shut down.
+                    work.is_last = state.connection.is_last_batch() && !work.view.reads_all;
                     state.wakers()
                 };
                 wakers.wake(self.shared);

@@ -4,7 +4,7 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
@@ -290,6 +290,111 @@ async fn an_end_whose_close_never_left_is_not_clean() {
     let closed = session.await;
     assert!(closed.received().is_some());
     assert!(!closed.is_clean(), "{closed}");
+}
+
+/// A stream that remembers what was asked of it.
+struct Asked {
+    io: DuplexStream,
+    calls: Arc<Mutex<Vec<&'static str>>>,
+    shuts_down: bool,
+}
+
+impl Asked {
+    fn ask(&self, what: &'static str) {
+        self.calls.lock().unwrap().push(what);
+    }
+}
+
+impl AsyncRead for Asked {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Asked {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.ask("write");
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.ask("flush");
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.ask("shut down");
+        if self.shuts_down {
+            return Poll::Ready(Ok(()));
+        }
+        Poll::Pending
+    }
+}
+
+#[tokio::test]
+async fn the_end_of_the_stream_travels_with_the_last_bytes() {
+    // A Close, and a mistake: a frame that is not masked.
+    for (input, is_clean) in [
+        (masked(0x88, b"\x03\xe8"), true),
+        (b"\x81\x00".to_vec(), false),
+    ] {
+        let (mut near, io) = duplex(1024);
+        let calls = Arc::<Mutex<Vec<_>>>::default();
+        let stream = Asked {
+            io,
+            calls: Arc::clone(&calls),
+            shuts_down: true,
+        };
+        let (session, _socket) = Session::new(stream, server());
+        let session = tokio::spawn(session);
+        near.write_all(&input).await.unwrap();
+        near.shutdown().await.unwrap();
+        assert_eq!(session.await.unwrap().is_clean(), is_clean);
+        let calls = calls.lock().unwrap();
+        assert_eq!(calls.get(..2), Some(&["write", "shut down"][..]));
+    }
+}
+
+#[tokio::test]
+async fn a_stream_whose_end_has_to_wait_is_flushed() {
+    let (mut near, io) = duplex(1024);
+    let calls = Arc::<Mutex<Vec<_>>>::default();
+    let stream = Asked {
+        io,
+        calls: Arc::clone(&calls),
+        shuts_down: false,
+    };
+    let (session, _socket) = Session::new(stream, server());
+    near.write_all(&masked(0x88, b"\x03\xe8")).await.unwrap();
+    assert!(session.await.is_clean());
+    let calls = calls.lock().unwrap();
+    assert_eq!(calls.get(..3), Some(&["write", "shut down", "flush"][..]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_uses_up_its_tasks_budget_costs_no_deadline() {
+    let (mut near, far) = duplex(1024);
+    let session = Session::with_handler(far, server(), async move |socket: WebSocket| {
+        for _ in 0..1000 {
+            coop::consume_budget().await;
+        }
+        std::future::pending::<()>().await;
+        drop(socket);
+        Ok(())
+    });
+    tokio::spawn(session);
+    let mut ping = [0; 2];
+    let came = timeout(Duration::from_secs(60), near.read_exact(&mut ping)).await;
+    came.unwrap().unwrap();
+    assert_eq!(ping[0], 0x89);
 }
 
 #[tokio::test]

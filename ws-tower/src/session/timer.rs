@@ -2,12 +2,15 @@
 
 use std::{
     future::Future,
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll},
 };
 
 use pin_project_lite::pin_project;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::{
+    task::unconstrained,
+    time::{Instant, Sleep, sleep_until},
+};
 
 pin_project! {
     /// A timer on tokio's clock. It is set anew only for an earlier deadline, or once it has
@@ -53,9 +56,12 @@ impl Timer {
 }
 
 /// Has the task woken at the deadline, or at once if it has passed.
+///
+/// Whatever the handler has left of the task's budget: without any, tokio would neither set the timer
+/// nor be asked for it again.
 fn watch(mut sleep: Pin<&mut Option<Sleep>>, cx: &mut Context<'_>) {
     if let Some(sleep) = sleep.as_mut().as_pin_mut()
-        && let Poll::Ready(()) = sleep.poll(cx)
+        && let Poll::Ready(()) = pin!(unconstrained(sleep)).poll(cx)
     {
         cx.waker().wake_by_ref();
     }

@@ -118,25 +118,26 @@
 //! that is there. `handshake` also runs on the servers without TLS, and those of `--encrypted` on
 //! any scenario of messages. The servers do not do the same: the loop in axum's documentation answers
 //! no Close, and only `ours-tls` ends with TLS's own end (`close_notify`). Only ours has timers, for
-//! handshakes, for keepalive and for idle HTTP/2 connections: on a server with nothing else to do each
-//! is the next one due, for which tokio writes to its own eventfd.
+//! handshakes, for keepalive and for idle HTTP/2 connections. On a server with nothing else to do each
+//! would be the next one due, for which tokio writes to its own eventfd; so the server has one that is
+//! due before.
 //!
 //! What one connection or socket takes, counted by `valgrind --tool=callgrind` (instructions in user
 //! space; in brackets without those that fill buffers with zeros, for axum and tungstenite do that with
 //! 128 KiB at once, 260,000 instructions and some 10 µs) and `strace -c` (system calls, those of
-//! epoll included):
+//! epoll included, on a busy machine: how many reads a handshake takes depends on the generator too):
 //!
 //! | | ours | axum | tungstenite |
 //! |---|--:|--:|--:|
 //! | `handshake` | 53,000; 14 | 310,000 (48,000); 14 | 303,000 (40,000); 12 |
-//! | TLS | 1,383,000; 33 | 1,623,000 (1,361,000); 27 | 1,708,000 (1,446,000); 27 |
-//! | HTTP/2 | 125,000; 25 | 353,000 (91,000); 22 | |
-//! | HTTP/2, `more` | 73,000; 7.3 | 312,000 (50,000); 6.0 | |
+//! | TLS | 1,384,000; 31 | 1,626,000 (1,363,000); 30 | 1,708,000 (1,446,000); 27 |
+//! | HTTP/2 | 123,000; 27 | 353,000 (91,000); 28 | |
+//! | HTTP/2, `more` | 69,000; 6.0 | 313,000 (50,000); 6.0 | |
 //!
-//! Over TLS ours has six system calls more than axum: two writes, which are two packets, for the
-//! answer to the Close and for `close_notify`, a `shutdown`, two for timers, and the `epoll_wait`
-//! that sees them. Over HTTP/2 what ours has more is the closing handshake, the timers, and the buffer
-//! in front of each session that keeps a slow one from costing its neighbours the connection.
+//! Over TLS ours has a `shutdown` more than axum, and one write for both the answer to the Close and
+//! `close_notify`. Over HTTP/2 what ours has more is the closing handshake, the timers, and the buffer
+//! in front of each session that keeps a slow one from costing its neighbours the connection: 47
+//! allocations for a socket, where axum makes 31.
 //!
 //! # Several nodes
 //!
@@ -193,7 +194,11 @@
 //! nothing about the server, its CPU time still does.
 //!
 //! For a profile of one server: `peers serve NAME` prints its address, and serves until its
-//! standard input ends. That is also how no server outlives the bench, however that one ends.
+//! standard input ends. That is also how no server outlives the bench, however that one ends. `peers
+//! open NAME connections 1000` reads that line on its standard input, and opens and closes as many
+//! sockets there, one after the other; `streams` instead of `connections` means all on one HTTP/2
+//! connection. What a socket takes is the difference between two such runs, divided by that of their
+//! numbers.
 //!
 //! Linux only; two cores. Exit status 1 if any run failed.
 
@@ -204,10 +209,12 @@ use std::{
 };
 
 use crate::{
+    load::Http2,
     measure::{Sample, measure},
-    options::{Command, Options},
+    options::{Command, Opening, Options},
     report::Report,
-    servers::Server,
+    servers::{Server, Transport},
+    stream::Endpoint,
 };
 
 mod broker;
@@ -230,6 +237,9 @@ fn main() -> ExitCode {
         Ok(Command::Serve(server, broker)) => {
             servers::run(server, broker).map(|()| ExitCode::SUCCESS)
         }
+        Ok(Command::Open(server, opening, count)) => {
+            open(server, opening, count).map(|()| ExitCode::SUCCESS)
+        }
         Ok(Command::Compare(options)) => compare(&options),
         Err(error) => Err(format!("{error}; see the head of src/main.rs").into()),
     };
@@ -237,6 +247,27 @@ fn main() -> ExitCode {
         eprintln!("peers: {error}");
         ExitCode::FAILURE
     })
+}
+
+/// Opens sockets of a server whose line is on standard input.
+fn open(server: Server, opening: Opening, count: usize) -> Result<()> {
+    let mut line = String::new();
+    io::stdin().read_line(&mut line)?;
+    let endpoint = Endpoint::parse(&line)?;
+    let (more, answer) = (|opened| opened < count, server.close_answer());
+    match (server.transport(), opening) {
+        (Transport::Http2, Opening::Connection) => {
+            Http2::new(endpoint.address)?.handshakes(more, answer)?;
+        }
+        (Transport::Http2, Opening::Stream) => {
+            Http2::new(endpoint.address)?.streams(more, answer)?;
+        }
+        (_, Opening::Connection) => {
+            wire::handshakes(&endpoint, more, answer)?;
+        }
+        (_, Opening::Stream) => return Err("it does not speak HTTP/2".into()),
+    }
+    Ok(())
 }
 
 fn compare(options: &Options) -> Result<ExitCode> {

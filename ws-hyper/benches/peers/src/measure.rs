@@ -128,13 +128,9 @@ pub fn measure(server: Server, scenario: &Scenario, options: &Options) -> Result
         Scenario::Handshake => {
             let handshakes = |duration| {
                 let start = Instant::now();
-                let mut messages = 0;
-                while start.elapsed() < duration {
-                    let stream = wire::connect(&process.endpoint, false)?.stream;
-                    wire::close(stream, server.close_answer())?;
-                    messages += 1;
-                }
-                Ok(of_handshakes(messages, start.elapsed()))
+                let more = for_a_time(duration);
+                let count = wire::handshakes(&process.endpoint, more, server.close_answer())?;
+                Ok(of_handshakes(count, start.elapsed()))
             };
             handshakes(options.warm_up)?;
             let row = format!("{prefix}handshake");
@@ -209,14 +205,14 @@ fn over_http2(
         }
         Scenario::Handshake => {
             let answer = server.close_answer();
-            load.handshakes(options.warm_up, answer)?;
+            load.handshakes(for_a_time(options.warm_up), answer)?;
             let connections = timed(process, format!("{prefix}handshake"), || {
-                let (count, elapsed) = load.handshakes(options.measured, answer)?;
+                let (count, elapsed) = load.handshakes(for_a_time(options.measured), answer)?;
                 Ok(of_handshakes(count, elapsed))
             })?;
-            load.streams(options.warm_up, answer)?;
+            load.streams(for_a_time(options.warm_up), answer)?;
             let streams = timed(process, format!("{prefix}handshake, more"), || {
-                let (count, elapsed) = load.streams(options.measured, answer)?;
+                let (count, elapsed) = load.streams(for_a_time(options.measured), answer)?;
                 Ok(of_handshakes(count, elapsed))
             })?;
             Ok(vec![connections, streams])
@@ -272,6 +268,12 @@ fn timed(process: &Process, row: String, run: impl FnOnce() -> Result<Run>) -> R
             bytes_back: run.bytes_back as f64 / messages,
         }),
     })
+}
+
+/// Says yes for so long, from now on.
+fn for_a_time(duration: Duration) -> impl FnMut(usize) -> bool {
+    let start = Instant::now();
+    move |_| start.elapsed() < duration
 }
 
 fn of_handshakes(messages: usize, elapsed: Duration) -> Run {

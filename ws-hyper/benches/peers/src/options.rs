@@ -8,8 +8,19 @@ use crate::{Result, Server, machine, scenario::Scenario, wire::Kind};
 pub enum Command {
     /// Be one of the servers, as a node with the broker that has this URL.
     Serve(Server, Option<String>),
+    /// Open so many sockets of this server, which runs already.
+    Open(Server, Opening, usize),
     /// Run the comparison.
     Compare(Options),
+}
+
+/// Sockets one after the other, each of which is closed.
+#[derive(Clone, Copy)]
+pub enum Opening {
+    /// Each on a connection of its own.
+    Connection,
+    /// All on one connection of HTTP/2.
+    Stream,
 }
 
 /// The comparison to run.
@@ -29,6 +40,16 @@ pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Command> {
     if arguments.next_if_eq("serve").is_some() {
         let name = arguments.next().ok_or("serve: which server?")?;
         return Ok(Command::Serve(name.parse()?, arguments.next()));
+    }
+    if arguments.next_if_eq("open").is_some() {
+        let name = arguments.next().ok_or("open: at which server?")?;
+        let opening = match arguments.next().as_deref() {
+            Some("connections") => Opening::Connection,
+            Some("streams") => Opening::Stream,
+            _ => return Err("open: connections or streams?".into()),
+        };
+        let count = arguments.next().ok_or("open: how many?")?;
+        return Ok(Command::Open(name.parse()?, opening, count.parse()?));
     }
 
     let cores = machine::cores()?;

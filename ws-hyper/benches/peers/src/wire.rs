@@ -234,6 +234,21 @@ pub fn connect_to(path: &str, endpoint: &Endpoint, offers: bool) -> Result<Opene
     Ok(Opened { stream, compressed })
 }
 
+/// One after the other while `more` says so of their number: a connection, which is closed. Returns
+/// how many.
+pub fn handshakes(
+    endpoint: &Endpoint,
+    mut more: impl FnMut(usize) -> bool,
+    answer: &[u8],
+) -> Result<usize> {
+    let mut count = 0;
+    while more(count) {
+        close(connect(endpoint, false)?.stream, answer)?;
+        count += 1;
+    }
+    Ok(count)
+}
+
 /// The closing handshake, until the server has closed the connection (RFC 6455 §7.1.1).
 /// `answer`: what comes before that.
 pub fn close(mut stream: Stream, answer: &[u8]) -> Result<()> {

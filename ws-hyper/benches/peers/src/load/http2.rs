@@ -119,14 +119,18 @@ impl Http2 {
         })
     }
 
-    /// One after the other for `duration`: a connection with one socket, which is closed. Returns
-    /// how many, and how long it took.
-    pub fn handshakes(&mut self, duration: Duration, answer: &[u8]) -> Result<(usize, Duration)> {
+    /// One after the other while `more` says so of their number: a connection with one socket,
+    /// which is closed. Returns how many, and how long it took.
+    pub fn handshakes(
+        &mut self,
+        mut more: impl FnMut(usize) -> bool,
+        answer: &[u8],
+    ) -> Result<(usize, Duration)> {
         let address = self.address;
         let start = Instant::now();
         awake(&self.runtime, async {
             let mut count = 0;
-            while start.elapsed() < duration {
+            while more(count) {
                 let mut connection = Connection::open(address).await?;
                 connection.socket(address).await?.close(answer).await?;
                 connection.end().await?;
@@ -136,14 +140,18 @@ impl Http2 {
         })
     }
 
-    /// One after the other for `duration`, on one connection: a socket, which is closed.
-    pub fn streams(&mut self, duration: Duration, answer: &[u8]) -> Result<(usize, Duration)> {
+    /// The same on one connection: a socket, which is closed.
+    pub fn streams(
+        &mut self,
+        mut more: impl FnMut(usize) -> bool,
+        answer: &[u8],
+    ) -> Result<(usize, Duration)> {
         let address = self.address;
         let start = Instant::now();
         awake(&self.runtime, async {
             let mut connection = Connection::open(address).await?;
             let mut count = 0;
-            while start.elapsed() < duration {
+            while more(count) {
                 connection.socket(address).await?.close(answer).await?;
                 count += 1;
             }
