@@ -8,7 +8,6 @@ mod connection;
 #[cfg(feature = "http2")]
 mod http2;
 mod phase;
-mod pulse;
 mod service;
 #[cfg(feature = "rustls")]
 mod tls;
@@ -43,7 +42,6 @@ pub use self::tls::{PeerCertificates, Tls, TlsError};
 use self::{
     connection::{Connection, Protocols},
     phase::{Phase, Reporting},
-    pulse::Pulse,
     service::ConnectionService,
     transport::{Counted, Place},
 };
@@ -275,7 +273,6 @@ where
         let room = options.max_connections.map(Semaphore::new).map(Arc::new);
         let (tell, phase) = watch::channel(Phase::Serving);
         let mut signal = pin!(signal);
-        let mut pulse = pin!(Pulse::default());
         let mut pause = ACCEPT_PAUSE;
         loop {
             // A listener that is always ready must not keep the thread for itself.
@@ -283,7 +280,6 @@ where
             let accepted = tokio::select! {
                 () = &mut signal => break,
                 accepted = accept(&mut listener, room.as_ref()) => accepted,
-                never = pulse.as_mut().run(|| tell.receiver_count() > 1) => never,
             };
             let (io, peer) = match accepted {
                 Ok(accepted) => accepted,
@@ -303,7 +299,6 @@ where
                 }
             };
             pause = ACCEPT_PAUSE;
-            pulse.as_mut().begin();
             let connection = Connection {
                 protocols: Arc::clone(&protocols),
                 service: ConnectionService {

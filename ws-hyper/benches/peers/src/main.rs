@@ -119,8 +119,7 @@
 //! any scenario of messages. The servers do not do the same: the loop in axum's documentation answers
 //! no Close, and only `ours-tls` ends with TLS's own end (`close_notify`). Only ours has timers, for
 //! handshakes, for keepalive and for idle HTTP/2 connections. On a server with nothing else to do each
-//! would be the next one due, for which tokio writes to its own eventfd; so the server has one that is
-//! due before.
+//! is the next one due, for which tokio writes to its own eventfd.
 //!
 //! What one connection or socket takes, counted by `valgrind --tool=callgrind` (instructions in user
 //! space; in brackets without those that fill buffers with zeros, for axum and tungstenite do that with
