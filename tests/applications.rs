@@ -117,7 +117,7 @@ async fn a_line_comes_back_to_everyone_as_it_is() {
     let address = serve(chat()).await;
     let mut one = Raw::open(address, "/chat").await;
     let mut two = Raw::open(address, "/chat").await;
-    for line in ["Hello", "", "{", r#"{"name":7}"#, r#"{"text":"Hi"}"#, "[1]"] {
+    for line in ["Hello", "", " ", "a {", r#"["members"]"#, r#""{""#, "[1]"] {
         one.write(masked(TEXT, line.as_bytes())).await;
         for socket in [&mut one, &mut two] {
             assert_eq!(text(socket).await, line);
@@ -135,6 +135,8 @@ async fn the_reason_of_a_close_is_the_others_last_line() {
         (b"\x03\xe8", None),
         (b"", None),
         (br#"..{"members":["Eve"]}"#, None),
+        (br#"..{"members":[],"members":["Eve"]}"#, None),
+        (br#".. {"\ud800":1,"error":"x"}"#, None),
     ] {
         let mut close = close.to_vec();
         if close.starts_with(b"..") {
@@ -201,6 +203,16 @@ async fn the_servers_words_cannot_be_put_into_its_mouth() {
     for wrong in [
         r#"{"members":["Eve"]}"#,
         r#"{"error":"pay me"}"#,
+        // What this parser refuses and a browser's takes.
+        r#"{"members":[],"members":["Eve"]}"#,
+        r#"{"\ud800":1,"members":["Eve"]}"#,
+        r#"{"error":"x","error":"x"}"#,
+        r#"{"members":1,"members":5}"#,
+        "\r\n\t {\"members\":[],\"members\":[\"Eve\"]}",
+        "\u{feff}{\"members\":[\"Eve\"]}",
+        "{",
+        r#"{"text":"Hi"}"#,
+        r#"{"name":7}"#,
         r#"{"name":""}"#,
         r#"{"name":"a name that is a good deal too long"}"#,
         "{\"name\":\"two\\nlines\"}",
@@ -248,6 +260,7 @@ async fn what_is_no_point_is_explained_and_goes_nowhere() {
         "clear ",
         "<script>",
         r#"{"x":1,"y":2}"#,
+        r##"[1,2,"#123456"]"##,
         r##"{"x":1,"y":2,"c":"#12345g"}"##,
         r##"{"x":1,"y":-2,"c":"#123456"}"##,
         r##"{"x":1e9,"y":2,"c":"#123456"}"##,

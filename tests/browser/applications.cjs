@@ -95,9 +95,23 @@ async function chat(showcase) {
   for (const page of [ann, bob]) await members(page, 'both see who is there', ['<b>Bøb</b>', 'Ann']);
   check('a name is no markup', (await ann.$$('#members b')).length === 0);
 
+  // What the server's parser of JSON refuses and this browser's takes.
+  const answers = await plain.evaluate((forgeries) => new Promise((resolve) => {
+    const socket = new WebSocket(location.origin.replace(/^http/, 'ws') + '/chat');
+    const seen = [];
+    socket.onmessage = ({ data }) => { if (seen.push(data) === forgeries.length) socket.close(1000, forgeries[0]); };
+    socket.onopen = () => forgeries.forEach((text) => socket.send(text));
+    socket.onclose = () => resolve(seen);
+  }), ['{"members":[],"members":["Eve"]}', '{"\\ud800":1,"members":["Eve"]}', '{"error":"Eve","error":"Eve"}', '{"members":1,"members":5}']);
+  check('a forger is told so', answers.length === 4 && answers.every((text) => JSON.parse(text).error), answers.join(' | '));
+
   await ann.fill('#message', 'is it: on time?');
   await ann.press('#message', 'Enter');
   for (const page of [ann, bob]) await logged(page, 'a line is heard by both', 'Ann: is it: on time?');
+  for (const page of [ann, bob]) {
+    check('and nothing of the forger', !(await page.textContent('main')).includes('Eve'));
+    check('who changes no list', (await page.textContent('#members')).includes('Ann'));
+  }
   await bob.fill('#name', 'B'.repeat(32));
   await bob.click('#rename');
   await members(ann, 'another name is seen', ['Ann', 'B'.repeat(32)]);
