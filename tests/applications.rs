@@ -26,6 +26,45 @@ use ws_tower::WebSocketLayer;
 const TEXT: u8 = 0x81;
 const CLOSE: u8 = 0x88;
 
+// --- all ---
+
+#[tokio::test]
+async fn a_refusal_says_in_its_text_what_is_wrong() {
+    let mut limits = Limits::default();
+    limits.boards = 0;
+    let sockets = Boards::new(limits).route(Chat::start().route(WebSocketLayer::new()));
+    let address = serve(sockets).await;
+    for (path, more, status, text) in [
+        (
+            "/chat",
+            "Origin: https://evil.example\r\n",
+            403,
+            "evil.example",
+        ),
+        (
+            "/chat",
+            "Origin: https://evil.example\r\n",
+            403,
+            "WebSocketLayer::origins",
+        ),
+        ("/ws/board/bad.id", "", 404, "1 to 64 letters"),
+        ("/ws/board/a", "", 503, "no room for more"),
+    ] {
+        let request = handshake(path).replacen("\r\n", &format!("\r\n{more}"), 1);
+        let mut socket = Raw::connect(address).await;
+        socket.write(request).await;
+        let head = socket.head().await;
+        assert!(head.starts_with(&format!("http/1.1 {status} ")), "{head}");
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "));
+        let length = length.and_then(|it| it.parse().ok()).expect("a length");
+        let body = socket.read(length).await;
+        let body = String::from_utf8_lossy(&body);
+        assert!(body.contains(text), "{path}: {body}");
+    }
+}
+
 // --- tick ---
 
 #[tokio::test]

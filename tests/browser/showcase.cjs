@@ -107,6 +107,7 @@ async function handshakes({ url }) {
   check('an upgrade on a path that is no socket is not accepted', page.status !== 101, page.status);
   const foreign = await upgrade(url, '/echo', 'http://elsewhere.example');
   check('an upgrade from a page of another origin answers 403', foreign.status === 403, foreign.status);
+  check('and says which one', foreign.text.includes('http://elsewhere.example'), foreign.text);
 }
 
 async function indexPage(showcase) {

@@ -48,7 +48,7 @@
 //! **The application decides.** On a path without a route, the request carries a
 //! [`WebSocketUpgrade`] in its extensions: accept with [`on_upgrade`](WebSocketUpgrade::on_upgrade)
 //! or [`accept`](WebSocketUpgrade::accept), or refuse with any response, which then is a real
-//! one, before any 101. For axum it is an extractor, plain and as an `Option` (feature `axum`).
+//! one, before any 101. For axum it is an extractor, plain and as an `Option` (feature `axum`, on by default).
 //!
 //! ```
 //! use std::convert::Infallible;
@@ -102,7 +102,9 @@
 //! | what would go to the inner service, when the layer [stands alone](WebSocketLayer::into_service) | 404; on the path of a route 426, or 405 for a method other than `GET` |
 //!
 //! A refusal is a response and never an error: the error type of the stack stays the inner
-//! service's. The statuses, one by one, are in [`layer`].
+//! service's. The statuses, one by one, are in [`layer`]. Its body is a text that names the culprit
+//! where the stack's body is axum's (feature `axum`), a `String`, or made by
+//! [`with_body`](WebSocketLayer::with_body); any other body is empty.
 //!
 //! # Who owns the bytes
 //!
@@ -234,7 +236,7 @@
 //!
 //! | feature | adds | default |
 //! |---|---|---|
-//! | `axum` | [`WebSocketUpgrade`] as an axum extractor; texts in the bodies of refusals | off |
+//! | `axum` | [`WebSocketUpgrade`] as an axum extractor; the texts of refusals in axum's bodies | on |
 //! | `deflate` | compression, permessage-deflate (RFC 7692), with every client that offers it: [`Config::deflate`] says how, or to leave it off | on |
 //! | `http2` | WebSockets by extended CONNECT (RFC 8441), on servers that allow it | off |
 //! | `json` | serde's types as messages, on a socket and for the hub | off |
