@@ -17,7 +17,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, interval, sleep, timeout},
 };
-use ws_examples::{Failure, asked_to_end};
+use ws_examples::{Failure, asked_to_end, causes};
 use ws_hyper::Connector;
 use ws_tower::{CloseCode, CloseFrame, Config, Error, Message, WebSocket};
 
@@ -162,14 +162,4 @@ impl Swarm {
 /// Whether this is the text come back: as it is, or behind something of the server's.
 fn is_answer(message: &Message, text: &str) -> bool {
     message.as_bytes().ends_with(text.as_bytes())
-}
-
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut sentence = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        sentence = format!("{sentence}: {cause}");
-        source = cause.source();
-    }
-    sentence
 }
