@@ -27,7 +27,7 @@ mod site;
 
 use tokio::{net::TcpListener, signal};
 
-pub use arguments::Arguments;
+pub use arguments::{Arguments, MAX_THREADS};
 pub use broker::BrokerUrl;
 pub use certificate::self_signed;
 pub use failure::{Failure, causes};
