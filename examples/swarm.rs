@@ -18,7 +18,7 @@ use tokio::{
     time::{Instant, interval, sleep, timeout},
 };
 use ws_examples::{Failure, asked_to_end, causes};
-use ws_hyper::Connector;
+use ws_hyper::{Connector, client::Tls};
 use ws_tower::{CloseCode, CloseFrame, Config, Error, Message, WebSocket};
 
 use plan::{Mode, Plan};
@@ -38,8 +38,12 @@ async fn run(plan: Plan) -> ExitCode {
     if !plan.deflate {
         config = config.deflate(None);
     }
+    let mut connector = Connector::new().config(config);
+    if plan.insecure {
+        connector = connector.tls(Tls::dangerously_accept_any_certificate());
+    }
     let swarm = Arc::new(Swarm {
-        connector: Connector::new().config(config),
+        connector,
         tally: Tally::default(),
         doors: Semaphore::new(plan.at_once),
         plan,

@@ -6,6 +6,7 @@ use ws_examples::{Arguments, Failure, MAX_THREADS};
 
 const USAGE: &str = "swarm URL [--sockets N] [--mode echo|subscribe] [--size BYTES] [--pause MS]
              [--seconds N] [--at-once N] [--threads N] [--deflate]
+             [--insecure]
 
   URL             ws:// or wss://
   --sockets N     how many to open, at most 1000000 (default: 100)
@@ -17,7 +18,8 @@ const USAGE: &str = "swarm URL [--sockets N] [--mode echo|subscribe] [--size BYT
   --seconds N     how long, opening included; 0 for until Control-C (default: 10)
   --at-once N     handshakes under way at a time (default: 100)
   --threads N     threads of the runtime (default: one for each core)
-  --deflate       offers compression";
+  --deflate       offers compression
+  --insecure      takes any certificate";
 
 /// What a swarm is to do.
 #[derive(Clone, Debug)]
@@ -32,6 +34,8 @@ pub(crate) struct Plan {
     pub(crate) at_once: usize,
     pub(crate) threads: Option<usize>,
     pub(crate) deflate: bool,
+    /// Whether any certificate will do.
+    pub(crate) insecure: bool,
 }
 
 /// What each socket does.
@@ -57,6 +61,7 @@ impl Plan {
             at_once: arguments.number("--at-once", 1..=MOST)?.unwrap_or(100),
             threads: arguments.number("--threads", 1..=MAX_THREADS)?,
             deflate: arguments.flag("--deflate"),
+            insecure: arguments.flag("--insecure"),
             // Last: it may stand before, between or behind the others.
             url: arguments.word().unwrap_or_default(),
         };
