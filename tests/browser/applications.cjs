@@ -3,7 +3,8 @@
 // What their pages have to offer, beside what showcase.cjs says of all
 //
 //     all but /lab    #state: `connecting`, `connected`, `connection lost, …`, `closed …`; they come back
-//                     by themselves, and #retry is a button while they wait
+//                     by themselves, and #retry is a button while they wait (/echo if it was open,
+//                     /data if its run was cut off)
 //     /tick           #tick: the newest count; #message, #send, #log
 //     /chat           #name, #rename, #members (one child for each), #message, #send, #log, #leave
 //     /board          leads to /board/ID: #board (canvas), #colours, #clear, #link, #count (dots by
@@ -302,29 +303,36 @@ async function lab(showcase) {
 async function comesBack(showcase) {
   const { hostname, port } = new URL(showcase.url);
   const between = await cuttable(hostname, Number(port));
-  const paths = ['/tick', '/chat', '/board/again', '/sensors', '/lab'];
+  // The run of /data lasts 10 s: it is the last to be opened.
+  const paths = ['/tick', '/chat', '/board/again', '/sensors', '/lab', '/echo', '/data'];
   const pages = [];
   for (const path of paths) {
     pages.push(await showcase.open(DESKTOP, new URL(path, between.url).href, { mayLoseSockets: true }));
   }
-  const [, , , , labPage] = pages;
+  const [, , , , labPage, echoPage, dataPage] = pages;
   await labPage.fill('#sockets', '3');
   await labPage.click('#start');
+  await echoPage.click('#connect');
   for (const page of pages) await until('it is connected', page, () => /^(connected|running)$/.test(document.querySelector('#state').textContent));
   await between.cut();
   for (const page of pages) {
     await until('it says that the connection is lost', page, () => /connection lost|opening again/.test(document.querySelector('#state').textContent));
   }
   await until('#send waits', pages[0], () => document.querySelector('#send').disabled);
-  await showcase.picture(pages[0], 'tick-lost');
+  for (const [page, name] of [[pages[0], 'tick'], [echoPage, 'echo'], [dataPage, 'data']]) await showcase.picture(page, `${name}-lost`);
+  await until('Disconnect ends the waiting, Send waits', echoPage, () => !document.querySelector('#disconnect').disabled && document.querySelector('#send').disabled);
   await pages[0].waitForTimeout(1500);
   await between.mend();
   await until('#retry is there', pages[0], () => !document.querySelector('#retry').hidden);
   await pages[0].click('#retry');
   await state(pages[0], '#retry comes back at once', 'connected');
   for (const page of pages) {
-    await until('it comes back by itself', page, () => /^(connected|running)$/.test(document.querySelector('#state').textContent), null, 20_000);
+    await until('it comes back by itself', page, () => /^(connected|running|closed 1000 clean)$/.test(document.querySelector('#state').textContent), null, 20_000);
   }
+  await echoPage.fill('#message', 'once more');
+  await echoPage.click('#send');
+  await until('the echo is back', echoPage, () => document.querySelector('#log').textContent.split('once more').length > 2);
+  check('the data run anew', (await sockets(dataPage)).length >= 2);
   await members(pages[1], 'the chat knows who is there again', null, 1);
   await close(...pages);
   await between.end();
