@@ -170,6 +170,12 @@ async function board(showcase) {
   check('in its colour', near(red[0], 187) && near(red[1], 37) && near(red[2], 37), red);
   await bothLooks(showcase, one, 'board');
 
+  const before = Number(await one.textContent('#count'));
+  const kinds = await penStroke(two, [.2, .8], [.4, .8]);
+  check('the browser calls it a pen', kinds === 'pen', kinds);
+  await until('what a pen draws arrives', one, (drawn) => Number(document.querySelector('#count').textContent) > drawn + 20, before);
+  for (const [name, page] of [['here', two], ['there', one]]) check(`the pen's stroke is ${name}`, await inked(page, .3, .8));
+
   await phone(showcase, new URL(link).pathname, 'board', async (page) => {
     // A finger: the browser's own gestures must not take it.
     const box = await page.locator('#board').boundingBox();
@@ -400,6 +406,24 @@ async function stroke(page, from, to) {
   await page.mouse.down();
   await page.mouse.move(...at(to), { steps: 8 });
   await page.mouse.up();
+}
+
+// A stroke of a pen; returns what the page was told that it is.
+async function penStroke(page, from, to) {
+  await page.evaluate(() => {
+    globalThis.kinds = new Set();
+    document.querySelector('#board').addEventListener('pointermove', ({ pointerType }) => kinds.add(pointerType));
+  });
+  const box = await page.locator('#board').boundingBox();
+  const client = await page.context().newCDPSession(page);
+  const pen = (type, part, more) => client.send('Input.dispatchMouseEvent', {
+    type, pointerType: 'pen', button: 'left', force: .5,
+    x: box.x + (from[0] + (to[0] - from[0]) * part) * box.width, y: box.y + (from[1] + (to[1] - from[1]) * part) * box.height, ...more,
+  });
+  await pen('mousePressed', 0, { buttons: 1, clickCount: 1 });
+  for (let step = 1; step <= 8; step += 1) await pen('mouseMoved', step / 8, { buttons: 1 });
+  await pen('mouseReleased', 1, { buttons: 0, clickCount: 1 });
+  return page.evaluate(() => [...kinds].join(' '));
 }
 
 // Whether there is colour at this place of the sheet.
