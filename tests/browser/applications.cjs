@@ -207,9 +207,11 @@ async function board(showcase) {
 
 // A board that ends while two are at it.
 async function boardEnds(showcase, lifetime) {
+  // It begins somewhere between these two, which are far apart in a busy browser.
+  const earliest = Date.now();
   const one = await showcase.open(DESKTOP, '/board/that-ends');
   await connected(one);
-  const start = Date.now();
+  const latest = Date.now();
   const two = await showcase.open(DESKTOP, '/board/that-ends');
   await connected(two);
   for (const page of [one, two]) {
@@ -218,8 +220,8 @@ async function boardEnds(showcase, lifetime) {
     check('with 1001, clean', end.code === 1001 && end.clean, JSON.stringify(end));
     check('and says why', end.reason === 'Board can\'t exist for more than 5mn', end.reason);
   }
-  const took = (Date.now() - start) / 1000;
-  check('at the end of its life', took > lifetime - 2 && took < lifetime + 4, `${took} s`);
+  const [least, most] = [latest, earliest].map((start) => (Date.now() - start) / 1000);
+  check('at the end of its life', most > lifetime - 1 && least < lifetime + 4, `${least} to ${most} s`);
   await until('the page says so', one, () => document.querySelector('#ended').textContent.includes('5mn') && !document.querySelector('#ended').hidden);
   await one.waitForTimeout(1500);
   check('and does not come back', (await sockets(one)).length === 1, (await sockets(one)).length);
