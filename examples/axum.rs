@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use axum::{Router, routing::get};
-use ws_examples::{Arguments, Failure, asked_to_end, listen};
+use ws_examples::{Arguments, Failure, asked_to_end, listen, log_to_stderr};
 use ws_tower::{Config, Error, WebSocket, WebSocketLayer};
 
 #[tokio::main]
@@ -13,6 +13,7 @@ async fn main() -> Result<(), Failure> {
     let mut arguments = Arguments::from_env("axum [--listen ADDR]")?;
     let address: Option<String> = arguments.value("--listen")?;
     arguments.finish()?;
+    log_to_stderr()?;
 
     // 1 MiB unless asked for more.
     let config = Config::new().max_message_size(16 << 20);

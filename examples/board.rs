@@ -8,7 +8,7 @@ use std::time::Duration;
 use ws_examples::{
     Arguments, Failure, Page,
     applications::board::{Boards, Limits},
-    asked_to_end, listen, site,
+    asked_to_end, listen, log_to_stderr, site,
 };
 use ws_tower::WebSocketLayer;
 
@@ -18,6 +18,7 @@ async fn main() -> Result<(), Failure> {
     let address: Option<String> = arguments.value("--listen")?;
     let lifetime: Option<u64> = arguments.value("--lifetime")?;
     arguments.finish()?;
+    log_to_stderr()?;
 
     let mut limits = Limits::default();
     if let Some(seconds) = lifetime {

@@ -4,7 +4,9 @@
 
 use std::time::Duration;
 
-use ws_examples::{Arguments, Failure, Page, applications::chat::Chat, asked_to_end, listen, site};
+use ws_examples::{
+    Arguments, Failure, Page, applications::chat::Chat, asked_to_end, listen, log_to_stderr, site,
+};
 use ws_tower::WebSocketLayer;
 
 #[tokio::main]
@@ -12,6 +14,7 @@ async fn main() -> Result<(), Failure> {
     let mut arguments = Arguments::from_env("chat [--listen ADDR]")?;
     let address: Option<String> = arguments.value("--listen")?;
     arguments.finish()?;
+    log_to_stderr()?;
 
     let sockets = Chat::start().route(WebSocketLayer::new());
     let app = site(&[Page::Chat]).layer(sockets);

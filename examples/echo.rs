@@ -7,6 +7,9 @@ use ws_tower::{WebSocket, WebSocketLayer};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .init(); // a handler's error is logged
     let app = WebSocketLayer::new().route("/echo", echo).into_service();
     let listener = TcpListener::bind("127.0.0.1:8000").await?;
     println!("ws://{}/echo", listener.local_addr()?);

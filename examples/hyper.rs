@@ -10,7 +10,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use ws_examples::{Arguments, Failure, listen};
+use ws_examples::{Arguments, Failure, listen, log_to_stderr};
 use ws_tower::{Error, WebSocket, WebSocketLayer};
 
 #[tokio::main]
@@ -18,6 +18,7 @@ async fn main() -> Result<(), Failure> {
     let mut arguments = Arguments::from_env("hyper [--listen ADDR]")?;
     let address: Option<String> = arguments.value("--listen")?;
     arguments.finish()?;
+    log_to_stderr()?;
 
     let sockets = WebSocketLayer::new().route("/echo", echo);
     let service = TowerToHyperService::new(sockets.into_service());

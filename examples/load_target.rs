@@ -15,7 +15,9 @@
 use std::time::Duration;
 
 use tokio::runtime;
-use ws_examples::{Arguments, BrokerUrl, Failure, asked_to_end, listen, self_signed};
+use ws_examples::{
+    Arguments, BrokerUrl, Failure, MAX_THREADS, asked_to_end, listen, log_to_stderr, self_signed,
+};
 use ws_tower::{
     Config, Error, OriginPolicy, WebSocket, WebSocketLayer,
     hub::{Hub, Policy, SlowConsumer},
@@ -23,11 +25,12 @@ use ws_tower::{
 
 const USAGE: &str =
     "load_target COMMAND --listen ADDR [--threads N] [--max-message-size BYTES] [--tls]
+                   [--backplane URL]
 
   COMMAND                   echo, deflate, plain or fanout
   --listen ADDR             where to listen; port 0 for a free one
-  --threads N               threads of the runtime; 1 runs it on the main thread (default: one
-                            for each core)
+  --threads N               threads of the runtime, at most 1024; 1 runs it on the main thread
+                            (default: one for each core)
   --max-message-size BYTES  largest message and largest frame (default: the library's, 1 MiB)
   --tls                     TLS, with a certificate that is made at the start
   --backplane URL           the broker between several processes, for fanout: redis:// or nats://";
@@ -36,11 +39,12 @@ fn main() -> Result<(), Failure> {
     let mut arguments = Arguments::from_env(USAGE)?;
     let command = arguments.word();
     let address: Option<String> = arguments.value("--listen")?;
-    let threads: Option<usize> = arguments.value("--threads")?;
+    let threads = arguments.number("--threads", 1..=MAX_THREADS)?;
     let largest: Option<usize> = arguments.value("--max-message-size")?;
     let tls = arguments.flag("--tls");
     let broker: Option<BrokerUrl> = arguments.value("--backplane")?;
     arguments.finish()?;
+    log_to_stderr()?;
 
     let mut config = Config::new();
     if let Some(bytes) = largest {
@@ -122,7 +126,6 @@ async fn fan_out(hub: Hub, mut socket: WebSocket) -> Result<(), Error> {
 
 fn runtime(threads: Option<usize>) -> Result<runtime::Runtime, Failure> {
     let mut builder = match threads {
-        Some(0) => return Err(usage("--threads is at least 1")),
         Some(1) => runtime::Builder::new_current_thread(),
         _ => runtime::Builder::new_multi_thread(),
     };

@@ -1,24 +1,44 @@
 //! A device that turns in somebody's hand: `cargo run --example sensor -- ws://127.0.0.1:8000/sensors`
 //!
 //! Sends `azimuth pitch roll x y z` every 150 ms, if it has changed, and comes back when the
-//! connection is lost. Watch it on the page of `sensors` or `showcase`.
+//! connection is lost: why there is none, and when the next attempt is, it says on stderr. Watch it
+//! on the page of `sensors` or `showcase`. With `--insecure` any certificate will do, such as that of
+//! `showcase --tls`.
 
 use std::time::Duration;
 
-use tokio::time::{Instant, interval};
-use ws_examples::{Arguments, Failure, asked_to_end};
-use ws_hyper::{Connector, client::Reconnecting};
+use tokio::{
+    sync::watch,
+    time::{Instant, interval},
+};
+use ws_examples::{Arguments, Failure, asked_to_end, causes};
+use ws_hyper::{
+    Connector,
+    client::{ConnectError, ReconnectState, Reconnecting, Tls},
+};
 use ws_tower::{CloseCode, CloseFrame, WebSocket};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Failure> {
-    let mut arguments = Arguments::from_env("sensor [ws://127.0.0.1:8000/sensors]")?;
+    let mut arguments = Arguments::from_env("sensor [ws://127.0.0.1:8000/sensors] [--insecure]")?;
+    let insecure = arguments.flag("--insecure");
     let address = arguments.word();
     arguments.finish()?;
     let address = address.as_deref().unwrap_or("ws://127.0.0.1:8000/sensors");
 
     let start = Instant::now();
-    let mut sockets = Reconnecting::new(Connector::new(), address)?;
+    let mut connector = Connector::new();
+    if insecure {
+        connector = connector.tls(Tls::dangerously_accept_any_certificate());
+    }
+    let mut sockets = Reconnecting::new(connector, address)?.final_if(|error| {
+        let is_final = ConnectError::is_final(error); // then `main` tells it
+        if !is_final {
+            eprintln!("no connection: {}", causes(error));
+        }
+        is_final
+    });
+    tokio::spawn(tell(sockets.state()));
     let mut asked_to_end = std::pin::pin!(asked_to_end());
     loop {
         let socket = tokio::select! {
@@ -37,6 +57,15 @@ async fn main() -> Result<(), Failure> {
                 socket.close(CloseFrame::from(CloseCode::NORMAL)).await;
                 return Ok(());
             }
+        }
+    }
+}
+
+/// Says on stderr when the next attempt is.
+async fn tell(mut state: watch::Receiver<ReconnectState>) {
+    while state.changed().await.is_ok() {
+        if let ReconnectState::Waiting { pause, .. } = *state.borrow_and_update() {
+            eprintln!("next attempt in {:.1} s", pause.as_secs_f64());
         }
     }
 }

@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use ws_examples::{
-    Arguments, Failure, Page, applications::sensors::Sensors, asked_to_end, listen, site,
+    Arguments, Failure, Page, applications::sensors::Sensors, asked_to_end, listen, log_to_stderr,
+    site,
 };
 use ws_tower::WebSocketLayer;
 
@@ -15,6 +16,7 @@ async fn main() -> Result<(), Failure> {
     let mut arguments = Arguments::from_env("sensors [--listen ADDR]")?;
     let address: Option<String> = arguments.value("--listen")?;
     arguments.finish()?;
+    log_to_stderr()?;
 
     let sockets = Sensors::new(Duration::from_millis(150)).route(WebSocketLayer::new());
     let app = site(&[Page::Sensors]).layer(sockets);

@@ -25,7 +25,7 @@ use ws_examples::{
         sensors::Sensors,
         tick::Tick,
     },
-    asked_to_end, listen, self_signed, site,
+    asked_to_end, listen, log_to_stderr, self_signed, site,
 };
 use ws_tower::{Error, Message, WebSocket, WebSocketLayer, hub::Hub};
 
@@ -38,6 +38,7 @@ async fn main() -> Result<(), Failure> {
     let lifetime: Option<u64> = arguments.value("--board-lifetime")?;
     let broker: Option<BrokerUrl> = arguments.value("--backplane")?;
     arguments.finish()?;
+    log_to_stderr()?;
 
     let mut limits = Limits::default();
     if let Some(seconds) = lifetime {

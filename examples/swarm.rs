@@ -17,8 +17,8 @@ use tokio::{
     task::JoinSet,
     time::{Instant, interval, sleep, timeout},
 };
-use ws_examples::{Failure, asked_to_end};
-use ws_hyper::Connector;
+use ws_examples::{Failure, asked_to_end, causes};
+use ws_hyper::{Connector, client::Tls};
 use ws_tower::{CloseCode, CloseFrame, Config, Error, Message, WebSocket};
 
 use plan::{Mode, Plan};
@@ -38,8 +38,12 @@ async fn run(plan: Plan) -> ExitCode {
     if !plan.deflate {
         config = config.deflate(None);
     }
+    let mut connector = Connector::new().config(config);
+    if plan.insecure {
+        connector = connector.tls(Tls::dangerously_accept_any_certificate());
+    }
     let swarm = Arc::new(Swarm {
-        connector: Connector::new().config(config),
+        connector,
         tally: Tally::default(),
         doors: Semaphore::new(plan.at_once),
         plan,
@@ -162,14 +166,4 @@ impl Swarm {
 /// Whether this is the text come back: as it is, or behind something of the server's.
 fn is_answer(message: &Message, text: &str) -> bool {
     message.as_bytes().ends_with(text.as_bytes())
-}
-
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut sentence = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        sentence = format!("{sentence}: {cause}");
-        source = cause.source();
-    }
-    sentence
 }

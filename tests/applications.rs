@@ -30,6 +30,45 @@ use ws_tower::WebSocketLayer;
 const TEXT: u8 = 0x81;
 const CLOSE: u8 = 0x88;
 
+// --- all ---
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_says_in_its_text_what_is_wrong() {
+    let mut limits = Limits::default();
+    limits.boards = 0;
+    let sockets = Boards::new(limits).route(Chat::start().route(WebSocketLayer::new()));
+    let address = serve(sockets);
+    for (path, more, status, text) in [
+        (
+            "/chat",
+            "Origin: https://evil.example\r\n",
+            403,
+            "evil.example",
+        ),
+        (
+            "/chat",
+            "Origin: https://evil.example\r\n",
+            403,
+            "WebSocketLayer::origins",
+        ),
+        ("/ws/board/bad.id", "", 404, "1 to 64 letters"),
+        ("/ws/board/a", "", 503, "no room for more"),
+    ] {
+        let request = handshake(path).replacen("\r\n", &format!("\r\n{more}"), 1);
+        let mut socket = address.dial();
+        socket.write(request).await;
+        let head = socket.head().await;
+        assert!(head.starts_with(&format!("http/1.1 {status} ")), "{head}");
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "));
+        let length = length.and_then(|it| it.parse().ok()).expect("a length");
+        let body = socket.read(length).await;
+        let body = String::from_utf8_lossy(&body);
+        assert!(body.contains(text), "{path}: {body}");
+    }
+}
+
 // --- tick ---
 
 #[tokio::test(start_paused = true)]
@@ -121,7 +160,7 @@ async fn a_line_comes_back_to_everyone_as_it_is() {
     let address = serve(chat());
     let mut one = address.open("/chat").await;
     let mut two = address.open("/chat").await;
-    for line in ["Hello", "", "{", r#"{"name":7}"#, r#"{"text":"Hi"}"#, "[1]"] {
+    for line in ["Hello", "", " ", "a {", r#"["members"]"#, r#""{""#, "[1]"] {
         one.write(masked(TEXT, line.as_bytes())).await;
         for socket in [&mut one, &mut two] {
             assert_eq!(text(socket).await, line);
@@ -139,6 +178,8 @@ async fn the_reason_of_a_close_is_the_others_last_line() {
         (b"\x03\xe8", None),
         (b"", None),
         (br#"..{"members":["Eve"]}"#, None),
+        (br#"..{"members":[],"members":["Eve"]}"#, None),
+        (br#".. {"\ud800":1,"error":"x"}"#, None),
     ] {
         let mut close = close.to_vec();
         if close.starts_with(b"..") {
@@ -205,6 +246,16 @@ async fn the_servers_words_cannot_be_put_into_its_mouth() {
     for wrong in [
         r#"{"members":["Eve"]}"#,
         r#"{"error":"pay me"}"#,
+        // What this parser refuses and a browser's takes.
+        r#"{"members":[],"members":["Eve"]}"#,
+        r#"{"\ud800":1,"members":["Eve"]}"#,
+        r#"{"error":"x","error":"x"}"#,
+        r#"{"members":1,"members":5}"#,
+        "\r\n\t {\"members\":[],\"members\":[\"Eve\"]}",
+        "\u{feff}{\"members\":[\"Eve\"]}",
+        "{",
+        r#"{"text":"Hi"}"#,
+        r#"{"name":7}"#,
         r#"{"name":""}"#,
         r#"{"name":"a name that is a good deal too long"}"#,
         "{\"name\":\"two\\nlines\"}",
@@ -252,6 +303,7 @@ async fn what_is_no_point_is_explained_and_goes_nowhere() {
         "clear ",
         "<script>",
         r#"{"x":1,"y":2}"#,
+        r##"[1,2,"#123456"]"##,
         r##"{"x":1,"y":2,"c":"#12345g"}"##,
         r##"{"x":1,"y":-2,"c":"#123456"}"##,
         r##"{"x":1e9,"y":2,"c":"#123456"}"##,

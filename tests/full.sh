@@ -22,7 +22,8 @@
 # Variables
 #     FULL_MAY_SKIP     parts that may be unable to run, as on the command line; 'all' for every one
 #     FULL_AUTOBAHN     'ci' for the shorter of Autobahn's compression cases only, 'full' for all of
-#                       them (default: full, and ci for the blocking client)
+#                       them (default: full, and ci for the blocking client; .ci/run says ci).  The
+#                       table in the README is that of 'full'
 #     FULL_OUT          directory for logs, reports and screenshots (default: full/ in Cargo's
 #                       target directory, emptied first)
 #     CHROMIUM          the browser (default: chromium from the PATH, else Debian's package)

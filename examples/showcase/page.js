@@ -22,15 +22,20 @@ const LASTED = 5_000; // a connection that held for so long counts as good: the 
 //
 //     opened()         it is open
 //     received(text)   a message
-//     closed(event)    it has ended, by either side; `false` means that it shall not come back
+//     binary(buffer)   another one
+//     closed(event)    it has ended, by either side; `false` means that it shall not come back, and so
+//                      does [text, tone], which is then shown in #state
 //     changed(open)    whether messages can be sent, at the start and whenever that changes
+//     shown()          #state has changed
 export class Link {
   #url;
   #on;
   #socket = null;
   #timer = 0;
   #failures = 0;
+  #isOver = true; // until it is opened, and again when it shall not come back
 
+  // Without an address here, `open` has it.
   constructor(url, on) {
     this.#url = url;
     this.#on = on;
@@ -38,7 +43,7 @@ export class Link {
     // Who is back online need not wait.
     addEventListener('online', () => this.#again());
     // A page that is kept for the back button has lost its socket.
-    addEventListener('pageshow', ({ persisted }) => { if (persisted && !this.#socket && !this.#timer) this.open(); });
+    addEventListener('pageshow', ({ persisted }) => { if (persisted && !this.#isOver && !this.isActive) this.open(); });
     on.changed?.(false);
   }
 
@@ -46,13 +51,21 @@ export class Link {
     return this.#socket?.readyState === WebSocket.OPEN;
   }
 
-  open() {
+  // Whether there is a socket, or will be another one.
+  get isActive() {
+    return Boolean(this.#socket || this.#timer);
+  }
+
+  // Throws what `new WebSocket` does.
+  open(url = this.#url) {
     clearTimeout(this.#timer);
     this.#timer = 0;
     if (this.#socket) return;
-    this.#show(this.#failures ? 'connecting again' : 'connecting', 'wait');
-    const socket = new WebSocket(this.#url);
+    const socket = new WebSocket(url);
+    this.#url = url;
     this.#socket = socket;
+    this.#isOver = false;
+    this.#show(this.#failures ? 'connecting again' : 'connecting', 'wait');
     let since = Infinity;
     socket.binaryType = 'arraybuffer';
     socket.addEventListener('open', () => {
@@ -61,14 +74,19 @@ export class Link {
       this.#on.changed?.(true);
       this.#on.opened?.();
     });
-    socket.addEventListener('message', ({ data }) => { if (typeof data === 'string') this.#on.received?.(data); });
+    socket.addEventListener('message', ({ data }) => {
+      if (typeof data === 'string') this.#on.received?.(data); else this.#on.binary?.(data);
+    });
     socket.addEventListener('close', (event) => {
       if (this.#socket !== socket) return; // it was closed on purpose
       this.#socket = null;
       this.#on.changed?.(false);
       if (performance.now() - since > LASTED) this.#failures = 0;
-      const back = this.#on.closed?.(event) !== false;
-      if (back) this.#wait(); else this.#show(`closed ${event.code}${event.reason ? `: ${event.reason}` : ''}`, 'bad');
+      const end = this.#on.closed?.(event) ?? true;
+      if (end === true && !this.#isOver) return this.#wait();
+      this.#failures = 0;
+      this.#isOver = true;
+      this.#show(...(Array.isArray(end) ? end : [`closed ${event.code}${event.reason ? `: ${event.reason}` : ''}`, 'bad']));
     });
   }
 
@@ -82,7 +100,15 @@ export class Link {
     return this.#socket?.bufferedAmount ?? 0;
   }
 
-  // Ends it until the next `open`.
+  // Says goodbye; `closed` hears of the end, and it does not come back.  While there is nobody to say
+  // it to, that is `close`.
+  end() {
+    if (!this.isOpen) return this.close();
+    this.#isOver = true;
+    this.#socket.close(1000);
+  }
+
+  // Ends it until the next `open`, at once: `closed` does not hear of it.
   close(code = 1000, reason = '') {
     clearTimeout(this.#timer);
     this.#timer = 0;
@@ -115,10 +141,12 @@ export class Link {
       state.dataset.tone = tone;
     }
     const retry = $('retry');
-    if (!retry) return;
-    const focused = document.activeElement === retry;
-    retry.hidden = !this.#timer;
-    if (focused && retry.hidden) $('message')?.focus({ preventScroll: true });
+    if (retry) {
+      const focused = document.activeElement === retry;
+      retry.hidden = !this.#timer;
+      if (focused && retry.hidden) $('message')?.focus({ preventScroll: true });
+    }
+    this.#on.shown?.();
   }
 }
 

@@ -1,6 +1,6 @@
 //! A command line of words and of `--flag VALUE` pairs: enough for an example, no dependency.
 
-use std::{borrow::Cow, env, ffi::OsString, fmt, process, str::FromStr};
+use std::{borrow::Cow, env, ffi::OsString, fmt, ops::RangeInclusive, process, str::FromStr};
 
 use crate::Failure;
 
@@ -113,6 +113,27 @@ impl Arguments {
         Ok(found)
     }
 
+    /// Takes `flag` and the number behind it, which has to be within the range.
+    ///
+    /// # Errors
+    ///
+    /// Names the flag when the number is missing, cannot be read, or is too small or too large.
+    pub fn number(
+        &mut self,
+        flag: &str,
+        range: RangeInclusive<usize>,
+    ) -> Result<Option<usize>, Failure> {
+        let number = self.value(flag)?;
+        match number.filter(|it| !range.contains(it)) {
+            None => Ok(number),
+            Some(wrong) => {
+                let (least, most) = range.into_inner();
+                let sentence = format!("{flag} is from {least} to {most}, not {wrong}");
+                Err(Failure::new(sentence))
+            }
+        }
+    }
+
     /// Takes `flag`, which has no value; says whether it was there.
     pub fn flag(&mut self, flag: &str) -> bool {
         let before = self.left.len();
@@ -136,6 +157,9 @@ impl Arguments {
         }
     }
 }
+
+/// As many threads as a runtime is asked for: each is one of the system's, with a stack of its own.
+pub const MAX_THREADS: usize = 1024;
 
 /// An argument as it may be repeated: of a URL with a user and a password only what is behind them.
 fn shown(argument: &str) -> Cow<'_, str> {
@@ -220,6 +244,18 @@ mod tests {
             printed,
             "--threads does not take `many`: invalid digit found in string"
         );
+    }
+
+    #[test]
+    fn a_number_out_of_range_is_named_with_the_range() {
+        let number = |text: &str| line(text).number("--threads", 1..=MAX_THREADS);
+        assert_eq!(number("--threads 1024").unwrap(), Some(1024));
+        assert_eq!(number("--other 0").unwrap(), None);
+        for wrong in ["0", "1025", "18446744073709551615"] {
+            let failure = number(&format!("--threads {wrong}")).unwrap_err();
+            let expected = format!("--threads is from 1 to 1024, not {wrong}");
+            assert_eq!(format!("{failure:?}"), expected);
+        }
     }
 
     #[test]

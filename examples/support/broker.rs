@@ -1,14 +1,22 @@
 //! The broker between nodes, as `--backplane URL` names it on the command line.
 
-use std::{fmt, str::FromStr, time::Duration};
-
-use tokio::time::{interval, sleep};
-use ws_tower::hub::{
-    Backplane, Hub, HubBuilder,
-    backplane::{Nats, Redis},
+use std::{
+    fmt,
+    str::FromStr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-use crate::Failure;
+use tokio::time::{interval, sleep};
+use ws_tower::{
+    BoxError,
+    hub::{
+        Backplane, Hub, HubBuilder,
+        backplane::{BackplaneStats, Broker as Carrier, Nats, Redis},
+    },
+};
+
+use crate::{Failure, causes};
 
 /// A broker by its URL: `redis://`, or `rediss://` for TLS; `nats://`, or `tls://`, also several
 /// with commas between them. It is not connected to before a hub is made.
@@ -28,6 +36,7 @@ use crate::Failure;
 pub struct BrokerUrl {
     broker: Broker,
     shown: String,
+    last: LastError,
 }
 
 #[derive(Clone)]
@@ -41,20 +50,20 @@ impl BrokerUrl {
     /// have the same prefix.
     pub fn hub(&self, prefix: &str) -> HubBuilder {
         let backplane = match &self.broker {
-            Broker::Redis(redis) => Backplane::new(redis.clone()),
-            Broker::Nats(nats) => Backplane::new(nats.clone()),
+            Broker::Redis(redis) => Backplane::new(self.last.of(redis.clone())),
+            Broker::Nats(nats) => Backplane::new(self.last.of(nats.clone())),
         };
         Hub::builder().backplane(backplane.prefix(prefix))
     }
 
-    /// Says on stderr whether this node is connected to the broker and how many others are, in
-    /// half a second and whenever that changes.
+    /// Says on stderr whether this node is connected to the broker and how many others are, or why
+    /// it could not connect, in half a second and whenever that changes.
     ///
     /// # Panics
     ///
     /// Outside a tokio runtime.
     pub fn report(&self, hub: &Hub) {
-        let (hub, broker) = (hub.clone(), self.to_string());
+        let (hub, broker) = (hub.clone(), self.clone());
         tokio::spawn(async move {
             // A broker that is there is connected to by then.
             sleep(Duration::from_millis(500)).await;
@@ -62,18 +71,59 @@ impl BrokerUrl {
             let mut told = None;
             while let Some(stats) = hub.backplane_stats() {
                 looks.tick().await;
-                let now = (stats.connected > 0).then_some(stats.nodes);
-                if told != Some(now) {
+                let now = broker.state(&stats);
+                if told.as_ref() != Some(&now) {
+                    eprintln!("backplane {broker}: {now}");
                     told = Some(now);
-                    let state = match now {
-                        Some(1) => "connected, 1 other node".into(),
-                        Some(nodes) => format!("connected, {nodes} other nodes"),
-                        None => "away; this node goes on alone until it is back".into(),
-                    };
-                    eprintln!("backplane {broker}: {state}");
                 }
             }
         });
+    }
+
+    fn state(&self, stats: &BackplaneStats) -> String {
+        let alone = "this node goes on alone until it is back";
+        match (stats.connected, stats.nodes, self.last.get()) {
+            (0, _, Some(error)) => format!("cannot be connected to: {error}; {alone}"),
+            (0, _, None) => format!("away; {alone}"),
+            (_, 1, _) => "connected, 1 other node".to_owned(),
+            (_, nodes, _) => format!("connected, {nodes} other nodes"),
+        }
+    }
+}
+
+/// Why the last connect failed; `None` if it did not.
+#[derive(Clone, Default)]
+struct LastError(Arc<Mutex<Option<String>>>);
+
+impl LastError {
+    fn of<B>(&self, broker: B) -> Told<B> {
+        let last = self.clone();
+        Told { broker, last }
+    }
+
+    fn get(&self) -> Option<String> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+/// A broker whose last error is told.
+struct Told<B> {
+    broker: B,
+    last: LastError,
+}
+
+impl<B: Carrier> Carrier for Told<B> {
+    type Commands = B::Commands;
+    type Messages = B::Messages;
+
+    async fn connect(&self) -> Result<(B::Commands, B::Messages), BoxError> {
+        let connected = self.broker.connect().await;
+        let error = connected.as_ref().err().map(|error| causes(&**error));
+        *self.last.0.lock().unwrap_or_else(PoisonError::into_inner) = error;
+        connected
     }
 }
 
@@ -103,7 +153,11 @@ impl FromStr for BrokerUrl {
             return Err(Failure::new(USAGE));
         };
         let shown = shown.join(",");
-        Ok(Self { broker, shown })
+        Ok(Self {
+            broker,
+            shown,
+            last: LastError::default(),
+        })
     }
 }
 
@@ -178,5 +232,43 @@ mod tests {
             let failure = wrong.parse::<BrokerUrl>().expect_err(wrong);
             assert_eq!(format!("{failure:?}"), USAGE, "{wrong}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_broker_that_refuses_the_password_is_told_in_its_own_words() {
+        let listener = crate::listen("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let refusing = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    while stream.readable().await.is_ok() {
+                        match stream.try_read(&mut [0; 1024]) {
+                            Ok(0) => break,
+                            Ok(_) => {
+                                let answers =
+                                    "-WRONGPASS invalid username-password pair\r\n".repeat(8);
+                                let _ = stream.try_write(answers.as_bytes());
+                            }
+                            Err(_) => {} // nothing there after all
+                        }
+                    }
+                });
+            }
+        });
+        let broker: BrokerUrl = format!("redis://ann:s3cret@{address}")
+            .parse()
+            .expect("one");
+        let hub = broker.hub("test").build();
+        let told = async {
+            while broker.last.get().is_none() {
+                sleep(Duration::from_millis(5)).await;
+            }
+            broker.state(&hub.backplane_stats().expect("it has a backplane"))
+        };
+        let told = tokio::time::timeout(Duration::from_secs(10), told).await;
+        let told = told.expect("an error");
+        assert!(told.contains("invalid username-password pair"), "{told}");
+        assert!(!told.contains("s3cret"), "{told}");
+        refusing.abort();
     }
 }

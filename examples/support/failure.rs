@@ -29,14 +29,22 @@ impl fmt::Debug for Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
+        f.write_str(&causes(&*self.0))
     }
+}
+
+/// An error and its causes, as one sentence. A cause that the sentence has already is left out.
+pub fn causes(error: &dyn Error) -> String {
+    let mut sentence = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !sentence.contains(&text) {
+            sentence = format!("{sentence}: {text}");
+        }
+        cause = error.source();
+    }
+    sentence
 }
 
 #[cfg(test)]
@@ -57,6 +65,28 @@ mod tests {
         let failure = Failure::from(io::Error::other(Outer(number)));
         let printed = format!("{failure:?}");
         assert_eq!(printed, "outer: invalid digit found in string");
+    }
+
+    #[test]
+    fn a_cause_that_is_told_already_is_not_repeated() {
+        let number = "x".parse::<u8>().unwrap_err();
+        let printed = causes(&Same(number));
+        assert_eq!(printed, "invalid digit found in string");
+    }
+
+    #[derive(Debug)]
+    struct Same(std::num::ParseIntError);
+
+    impl fmt::Display for Same {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            self.0.fmt(f)
+        }
+    }
+
+    impl Error for Same {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            Some(&self.0)
+        }
     }
 
     #[derive(Debug)]

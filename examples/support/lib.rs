@@ -14,7 +14,7 @@
 //! | `load_target` | the echo and the fan-out for load generators and conformance suites |
 //!
 //! What follows is what several of them share: their command line, their way to fail, a certificate
-//! for a test, the broker between nodes, the signal that ends them, and the [applications] with their [pages](site()).
+//! for a test, the broker between nodes, where the log goes, the signal that ends them, and the [applications] with their [pages](site()).
 
 pub mod applications;
 mod arguments;
@@ -22,15 +22,17 @@ mod broker;
 mod certificate;
 mod failure;
 mod histogram;
+mod logs;
 mod site;
 
 use tokio::{net::TcpListener, signal};
 
-pub use arguments::Arguments;
+pub use arguments::{Arguments, MAX_THREADS};
 pub use broker::BrokerUrl;
 pub use certificate::self_signed;
-pub use failure::Failure;
+pub use failure::{Failure, causes};
 pub use histogram::Histogram;
+pub use logs::log_to_stderr;
 pub use site::{Page, site};
 
 /// Listens on `address`, for instance `127.0.0.1:8000`; port 0 asks the system for a free one.

@@ -2,13 +2,14 @@
 
 use std::{str::FromStr, time::Duration};
 
-use ws_examples::{Arguments, Failure};
+use ws_examples::{Arguments, Failure, MAX_THREADS};
 
 const USAGE: &str = "swarm URL [--sockets N] [--mode echo|subscribe] [--size BYTES] [--pause MS]
              [--seconds N] [--at-once N] [--threads N] [--deflate]
+             [--insecure]
 
   URL             ws:// or wss://
-  --sockets N     how many to open (default: 100)
+  --sockets N     how many to open, at most 1000000 (default: 100)
   --mode MODE     echo: each sends a text, waits for it to come back, and sends the next (default);
                   subscribe: each only listens
   --size BYTES    of each text (default: 128); from 18 on it says whose it is, so that what others
@@ -17,7 +18,8 @@ const USAGE: &str = "swarm URL [--sockets N] [--mode echo|subscribe] [--size BYT
   --seconds N     how long, opening included; 0 for until Control-C (default: 10)
   --at-once N     handshakes under way at a time (default: 100)
   --threads N     threads of the runtime (default: one for each core)
-  --deflate       offers compression";
+  --deflate       offers compression
+  --insecure      takes any certificate";
 
 /// What a swarm is to do.
 #[derive(Clone, Debug)]
@@ -32,6 +34,8 @@ pub(crate) struct Plan {
     pub(crate) at_once: usize,
     pub(crate) threads: Option<usize>,
     pub(crate) deflate: bool,
+    /// Whether any certificate will do.
+    pub(crate) insecure: bool,
 }
 
 /// What each socket does.
@@ -45,30 +49,27 @@ impl Plan {
     pub(crate) fn from_env() -> Result<Self, Failure> {
         let mut arguments = Arguments::from_env(USAGE)?;
         let plan = Self {
-            url: arguments.word().unwrap_or_default(),
-            sockets: arguments.value("--sockets")?.unwrap_or(100),
+            sockets: arguments.number("--sockets", 1..=MOST)?.unwrap_or(100),
             mode: arguments.value("--mode")?.unwrap_or(Mode::Echo),
-            size: arguments.value("--size")?.unwrap_or(128),
+            // Up to the largest message that the library takes by default.
+            size: arguments.number("--size", 0..=1 << 20)?.unwrap_or(128),
             pause: Duration::from_millis(arguments.value("--pause")?.unwrap_or(0)),
             time: match arguments.value("--seconds")? {
                 Some(0) => None,
                 seconds => Some(Duration::from_secs(seconds.unwrap_or(10))),
             },
-            at_once: arguments.value("--at-once")?.unwrap_or(100),
-            threads: arguments.value("--threads")?,
+            at_once: arguments.number("--at-once", 1..=MOST)?.unwrap_or(100),
+            threads: arguments.number("--threads", 1..=MAX_THREADS)?,
             deflate: arguments.flag("--deflate"),
+            insecure: arguments.flag("--insecure"),
+            // Last: it may stand before, between or behind the others.
+            url: arguments.word().unwrap_or_default(),
         };
         arguments.finish()?;
-        let wrong = if plan.url.is_empty() {
-            "which address?"
-        } else if plan.sockets == 0 || plan.at_once == 0 || plan.threads == Some(0) {
-            "--sockets, --at-once and --threads are at least 1"
-        } else if plan.size > LARGEST {
-            "--size is at most 1048576, the largest message that the library takes by default"
-        } else {
-            return Ok(plan);
-        };
-        Err(Failure::new(format!("{wrong}\nusage: {USAGE}")))
+        if plan.url.is_empty() {
+            return Err(Failure::new(format!("which address?\nusage: {USAGE}")));
+        }
+        Ok(plan)
     }
 }
 
@@ -84,4 +85,5 @@ impl FromStr for Mode {
     }
 }
 
-const LARGEST: usize = 1 << 20;
+/// Sockets: more than the ports of fifteen addresses.
+const MOST: usize = 1_000_000;

@@ -132,7 +132,8 @@ function upgrade(url, target, origin = new URL(url).origin) {
       if (!head.includes('\r\n\r\n')) return;
       const status = Number(/^HTTP\/1\.1 (\d{3})/.exec(head)?.[1]);
       const accept = /\r\nsec-websocket-accept: *(\S+)/i.exec(head)?.[1];
-      end(() => resolve({ status, accept, expected }));
+      const text = head.slice(head.indexOf('\r\n\r\n') + 4);
+      end(() => resolve({ status, accept, expected, text }));
     });
   });
 }

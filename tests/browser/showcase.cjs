@@ -23,7 +23,8 @@
 //             #log         one child element for each entry, with the time to the millisecond
 //                          (12:34:56.789); a message shows as its text, a close as its code and
 //                          'clean' or 'unclean'
-//             #state       text: `disconnected`, `connecting` or `connected`
+//             #state       text: `disconnected`, `connecting` or `connected`; after the loss of a
+//                          connection as in applications.cjs
 //             The text `quit` makes the server close with 1000.
 //     /data   connects by itself.
 //             #plot        canvas
@@ -107,6 +108,7 @@ async function handshakes({ url }) {
   check('an upgrade on a path that is no socket is not accepted', page.status !== 101, page.status);
   const foreign = await upgrade(url, '/echo', 'http://elsewhere.example');
   check('an upgrade from a page of another origin answers 403', foreign.status === 403, foreign.status);
+  check('and says which one', foreign.text.includes('http://elsewhere.example'), foreign.text);
 }
 
 async function indexPage(showcase) {
@@ -185,6 +187,8 @@ async function dataPage(showcase) {
   const took = socket.received.at(-1).at - socket.received[0].at;
   // The first may have waited for a busy browser.
   check('they took about 10 s', took > 8_000 && took < 12_000, `${Math.round(took)} ms`);
+  await page.waitForTimeout(1500);
+  check('a run that is complete is not begun again', (await sockets(page)).length === 1);
   check('/data closes with 1000, clean', socket.close?.code === 1000 && socket.close?.clean, JSON.stringify(socket.close));
   await bothLooks(showcase, page, 'data');
   await page.context().close();

@@ -18,8 +18,8 @@ pub trait MakeBody<B> {
 /// Bodies that are their type's [`Default`]: empty, so that a refusal is told by its status and
 /// headers alone.
 ///
-/// A `String`, and with the feature `axum` an axum body, gets the text as well. For other types
-/// there is [`WebSocketLayer::with_body`](crate::WebSocketLayer::with_body).
+/// A `String`, and with the feature `axum` (on by default) an axum body, gets the text as well. For
+/// other types there is [`WebSocketLayer::with_body`](crate::WebSocketLayer::with_body).
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct DefaultBody;

@@ -304,7 +304,7 @@ impl<M> WebSocketLayer<M> {
     /// body has no [`Default`], or shall have the text.
     ///
     /// By default a body is its type's `Default`, with the text if it is a `String` or, with the
-    /// feature `axum`, an axum body.
+    /// feature `axum` (on by default), an axum body.
     ///
     /// ```
     /// use bytes::Bytes;

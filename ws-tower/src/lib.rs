@@ -48,7 +48,7 @@
 //! **The application decides.** On a path without a route, the request carries a
 //! [`WebSocketUpgrade`] in its extensions: accept with [`on_upgrade`](WebSocketUpgrade::on_upgrade)
 //! or [`accept`](WebSocketUpgrade::accept), or refuse with any response, which then is a real
-//! one, before any 101. For axum it is an extractor, plain and as an `Option` (feature `axum`).
+//! one, before any 101. For axum it is an extractor, plain and as an `Option` (feature `axum`, on by default).
 //!
 //! ```
 //! use std::convert::Infallible;
@@ -102,7 +102,9 @@
 //! | what would go to the inner service, when the layer [stands alone](WebSocketLayer::into_service) | 404; on the path of a route 426, or 405 for a method other than `GET` |
 //!
 //! A refusal is a response and never an error: the error type of the stack stays the inner
-//! service's. The statuses, one by one, are in [`layer`].
+//! service's. The statuses, one by one, are in [`layer`]. Its body is a text that names the culprit
+//! where the stack's body is axum's (feature `axum`), a `String`, or made by
+//! [`with_body`](WebSocketLayer::with_body); any other body is empty.
 //!
 //! # Who owns the bytes
 //!
@@ -220,6 +222,63 @@
 //! of the buffer that hyper read the head into, and one that is kept holds about 4.6 KB for as long
 //! as the socket lives. Take out what is needed, as a `String`, and drop the request.
 //!
+//! # Logs
+//!
+//! The crates log with [`tracing`](https://docs.rs/tracing), and nothing is seen of it before the
+//! program installs a subscriber. A handler's `Err` and its panic are told nowhere else. With the
+//! crate `tracing-subscriber`, at the start of `main`:
+//!
+//! ```text
+//! tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+//! ```
+//!
+//! | target | level | what |
+//! |---|---|---|
+//! | `ws_tower::session` | error | a handler failed (`path`, `error` with its causes) or panicked (`path`, `panic`); the hook [`on_closed`](WebSocketLayer::on_closed) panicked |
+//! | `ws_tower::gate` | error | a WebSocket was lost or refused because the HTTP server serves without upgrades, or outside of tokio |
+//! | `ws_tower::upgrade` | error | the server cannot upgrade, or the extractor has no [gate] around it |
+//! | `ws_tower::options` | warn | the application sets a header that is the handshake's own |
+//! | `ws_tower::hub` | error | a [notice](hub::Policy::notice) panicked |
+//! | `ws_tower::hub::backplane` | warn | the broker cannot be reached, or is lost (`error`: why); another node is lost, speaks another version, or has too many members |
+//! | `ws_hyper::server` | error | a service failed or panicked; connections cannot be accepted |
+//! | `ws_tower`, `ws_hyper` | debug | what clients and peers do: refusals with their reasons, handlers that end with their connection, TLS handshakes that fail, ends of connections, attempts to reconnect, foreign payloads at the broker |
+//!
+//! So warnings and errors are the program's and its surroundings', not its clients', unless a handler
+//! makes an error of what they send. No message, no query and no password is logged. At debug a
+//! refusal quotes the header that it is about, and the end of a socket the reason of its Close. Paths,
+//! names of topics and what errors say of themselves are logged as they are.
+//!
+//! # Numbers
+//!
+//! What an operator watches are [`Tracker::len`], [`Hub::stats`] and [`Hub::backplane_stats`], read
+//! when they are asked for: nothing is to be registered. For Prometheus, behind a route `/metrics`:
+//!
+//! ```
+//! use std::fmt::Write;
+//! use ws_tower::{Hub, Tracker};
+//!
+//! fn metrics(tracker: &Tracker, hub: &Hub) -> Result<String, std::fmt::Error> {
+//!     let mut text = format!("websocket_sessions {}\n", tracker.len());
+//!     let stats = hub.stats();
+//!     writeln!(text, "hub_published_total {}", stats.published)?;
+//!     writeln!(text, "hub_delivered_total {}", stats.delivered)?;
+//!     writeln!(text, "hub_disconnected_total {}", stats.disconnected)?;
+//!     if let Some(stats) = hub.backplane_stats() {
+//!         writeln!(text, "backplane_connected {}", stats.connected)?;
+//!         writeln!(text, "backplane_missed_total {}", stats.missed)?;
+//!     }
+//!     Ok(text)
+//! }
+//!
+//! let text = metrics(&Tracker::new(), &Hub::new())?;
+//! assert!(text.starts_with("websocket_sessions 0\nhub_published_total 0\n"));
+//! # Ok::<(), std::fmt::Error>(())
+//! ```
+//!
+//! With the crate `metrics` each line is `gauge!("websocket_sessions").set(…)` for what is now, and
+//! `counter!("hub_published_total").absolute(stats.published)` for what counts. Ends of sockets are
+//! counted in [`on_closed`](WebSocketLayer::on_closed), by code and cause.
+//!
 //! # Modules and features
 //!
 //! | module | tells |
@@ -234,7 +293,7 @@
 //!
 //! | feature | adds | default |
 //! |---|---|---|
-//! | `axum` | [`WebSocketUpgrade`] as an axum extractor; texts in the bodies of refusals | off |
+//! | `axum` | [`WebSocketUpgrade`] as an axum extractor; the texts of refusals in axum's bodies | on |
 //! | `deflate` | compression, permessage-deflate (RFC 7692), with every client that offers it: [`Config::deflate`] says how, or to leave it off | on |
 //! | `http2` | WebSockets by extended CONNECT (RFC 8441), on servers that allow it | off |
 //! | `json` | serde's types as messages, on a socket and for the hub | off |

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -412,8 +413,13 @@ fn check(text: &str) -> Result<(), String> {
     if text == "clear" {
         return Ok(());
     }
-    let Point { x, y, c } = serde_json::from_str(text)
-        .map_err(|error| format!("neither `clear` nor a point `{SHAPE}`: {error}"))?;
+    let refused =
+        |error: &dyn fmt::Display| format!("neither `clear` nor a point `{SHAPE}`: {error}");
+    // To serde the fields of a struct may also be the values of an array.
+    if !text.trim_start().starts_with('{') {
+        return Err(refused(&"it is no object"));
+    }
+    let Point { x, y, c } = serde_json::from_str(text).map_err(|error| refused(&error))?;
     if ![x, y].iter().all(|it| (0.0..=LARGEST).contains(it)) {
         return Err(format!("x and y are from 0 to {LARGEST}"));
     }
@@ -451,10 +457,15 @@ mod tests {
             ("", "neither"),
             ("CLEAR", "neither"),
             ("[0,0]", "neither"),
+            (r##"[0,0,"#000000"]"##, "neither"),
             (r#"{"x":0,"y":0}"#, "missing field"),
             (r##"{"x":"0","y":0,"c":"#000000"}"##, "invalid type"),
             (r##"{"x":0,"y":0,"c":"#000000","z":0}"##, "unknown field"),
             (r##"{"x":0,"x":0,"y":0,"c":"#000000"}"##, "duplicate field"),
+            (
+                r##"{"x":0,"y":0,"c":"#000000","\ud800":1,"error":"x"}"##,
+                "neither",
+            ),
             (r##"{"x":-1,"y":0,"c":"#000000"}"##, "from 0"),
             (r##"{"x":0,"y":10000.1,"c":"#000000"}"##, "from 0"),
             (r##"{"x":0,"y":1e999,"c":"#000000"}"##, "out of range"),

@@ -87,7 +87,9 @@
 //! By default pages of the same origin may open a socket ([`OriginPolicy`]): the host and port in
 //! `Origin` must be those in `Host`. So the proxy has to pass on the `Host` that the browser sent.
 //! nginx does not unless it is told to; without that line every browser gets a 403 whose text says
-//! so, while clients that are no browsers get in.
+//! so, while clients that are no browsers get in. (The text is there if the layer stands alone, or on
+//! axum with `ws-tower`'s feature `axum`, which is on by default; for other bodies
+//! [`with_body`](ws_tower::WebSocketLayer::with_body) makes it.)
 //!
 //! Where `Host` cannot be passed on, or where pages and sockets have different names, the pages'
 //! origin is named in the server:
