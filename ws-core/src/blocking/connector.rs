@@ -22,6 +22,7 @@ use crate::{
     handshake::{
         Accepted,
         client::{Handshake, Refusal},
+        conceal,
     },
 };
 
@@ -75,7 +76,10 @@ impl Connector {
     /// sent unless it is added here.
     ///
     /// A header that belongs to the handshake itself makes [`connect`](Self::connect) fail.
-    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+    /// Credentials and cookies stay out of `Debug`; mark the values of other headers as
+    /// [sensitive](HeaderValue::set_sensitive).
+    pub fn header(mut self, name: HeaderName, mut value: HeaderValue) -> Self {
+        conceal(&name, &mut value);
         self.headers.push((name, value));
         self
     }
@@ -326,7 +330,20 @@ fn connect_to_any(
 
 #[cfg(test)]
 mod tests {
+    use http::header::{AUTHORIZATION, COOKIE};
+
     use super::*;
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let secret = || HeaderValue::from_static("s3cret");
+        let connector = Connector::new()
+            .header(AUTHORIZATION, secret())
+            .header(COOKIE, secret());
+        let shown = format!("{connector:?}");
+        assert!(!shown.contains("s3cret"), "{shown}");
+        assert!(shown.contains("authorization") && shown.contains("cookie"));
+    }
 
     #[test]
     fn families_take_turns_and_no_address_is_lost() {
