@@ -228,6 +228,7 @@ async fn a_refusal_over_http2_has_status_and_body_and_hurts_nobody_else() {
     let error = within(other.open("/odd")).await.unwrap_err();
     let reason = error.refusal().unwrap().reason().clone();
     assert_eq!(reason, RefusalReason::SubprotocolNotOffered("odd".into()));
+    assert!(error.is_final(), "trying again brings the same answer");
     echoes(&mut socket, "still here").await;
 }
 

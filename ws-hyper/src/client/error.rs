@@ -5,7 +5,7 @@ use std::{convert::Infallible, error::Error, fmt, io, time::Duration};
 use http::{StatusCode, Uri};
 use ws_tower::{
     BoxError,
-    ws_core::handshake::client::{Refusal, RequestError},
+    ws_core::handshake::client::{Refusal, RefusalReason, RequestError},
 };
 
 use super::address::AddressError;
@@ -95,7 +95,8 @@ impl ConnectError {
                     StatusCode::TOO_EARLY,
                     StatusCode::TOO_MANY_REQUESTS,
                 ];
-                let is_acceptance = status == StatusCode::SWITCHING_PROTOCOLS;
+                // 101, or over HTTP/2 any 2xx.
+                let is_acceptance = *refusal.reason() != RefusalReason::Status;
                 is_acceptance
                     || status.is_redirection()
                     || status.is_client_error() && !passes.contains(&status)
