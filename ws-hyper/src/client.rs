@@ -130,7 +130,7 @@ pub use self::{
         ConnectError, HttpError, HttpErrorKind, RedirectError, RedirectErrorKind, Step, TlsError,
         TlsErrorKind,
     },
-    proxy::Proxy,
+    proxy::{Proxy, ProxyError, ProxyErrorKind},
     reconnect::{Backoff, ReconnectState, Reconnecting},
 };
 

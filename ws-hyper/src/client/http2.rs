@@ -73,11 +73,12 @@ impl Http2Connection {
     pub(super) async fn connect(
         connector: &Connector,
         address: Address,
+        deadline: Instant,
         step: &mut Step,
     ) -> Result<Self, ConnectError> {
         let handshake = connector.handshake(&address, true)?;
         let io = connector
-            .stream(&address, &handshake, Alpn::Http2, step)
+            .stream(&address, &handshake, Alpn::Http2, deadline, step)
             .await?;
         if address.is_tls() && !io.is_http2() {
             return Err(ConnectError::Http(HttpError::no_http2(None)));
