@@ -168,6 +168,12 @@ async fn a_name_nobody_knows_is_an_error_with_its_cause() {
 }
 
 #[tokio::test]
+async fn an_ipv6_address_is_shown_in_brackets() {
+    let error = error(&Connector::new(), "ws://[::1]:1/").await;
+    assert!(matches!(&error, ConnectError::Connect { to, .. } if to == "[::1]:1"));
+}
+
+#[tokio::test]
 async fn a_host_that_is_not_there_is_given_up_at_the_deadline() {
     let never = service_fn(|_: http::Uri| async {
         std::future::pending::<()>().await;
