@@ -3,10 +3,12 @@
 //! Every line of standard input is sent as a text, every message received is printed as a line.
 //! Control-C or the end of the input closes with 1000; the end of a pipe as soon as the server, which
 //! may still have to answer, is silent for half a second. How it ended is the last line on standard
-//! error: `closed CODE REASON (clean|unclean): cause`, or `refused STATUS: cause`. The exit status
-//! is 0 after a clean close, and 1 otherwise.
+//! error: `closed CODE REASON (clean|unclean): cause`, or `refused STATUS: cause`; `Error: …` where
+//! what was asked for cannot be done. The exit status is 0 after a clean close if all that came was
+//! printed, and 1 otherwise.
 //!
-//! With `--blocking` it is a client of `ws-core` alone, on `std::net` and a thread.
+//! With `--blocking` it is a client of `ws-core` alone, on `std::net` and a thread, without proxies
+//! and HTTP/2.
 
 #[path = "client/autobahn.rs"]
 mod autobahn;
@@ -17,7 +19,7 @@ mod options;
 #[path = "client/terminal.rs"]
 mod terminal;
 
-use std::{error::Error, process::ExitCode};
+use std::{error::Error, io, process::ExitCode};
 
 use tokio::{
     signal,
@@ -25,6 +27,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 use ws_examples::Failure;
+use ws_hyper::client::ConnectError;
 use ws_tower::{CloseCode, CloseFrame, Receiver, Sender, ws_core::handshake::client::Refusal};
 
 use options::Options;
@@ -46,26 +49,29 @@ async fn run(options: &Options) -> Result<ExitCode, Failure> {
     let socket = tokio::select! {
         connected = connector.connect(&options.url) => match connected {
             Ok((socket, _)) => socket,
+            // What was asked for cannot be done by anybody.
+            Err(
+                error @ (ConnectError::Address(_)
+                | ConnectError::Request(_)
+                | ConnectError::Setting(_)),
+            ) => return Err(error.into()),
             Err(error) => {
                 let status = error.refusal().map(Refusal::status);
                 return Ok(terminal::refused(status, &error));
             }
         },
-        _ = signal::ctrl_c() => return Ok(ExitCode::FAILURE),
+        _ = signal::ctrl_c() => return Ok(terminal::interrupted()),
     };
     let terminal = Terminal::new();
     let (sender, receiver) = socket.split();
     // Two tasks: a server that waits for us to receive must not keep us from it by not receiving.
     let input = tokio::spawn(send(sender.clone(), terminal));
-    receive(receiver, terminal).await;
+    let is_lost = terminal::is_lost(receive(receiver, terminal).await);
     input.abort();
     let closed = sender.closed().await;
     let cause = closed.cause().map(|cause| cause as &dyn Error);
-    Ok(terminal::closed(
-        closed.received(),
-        closed.is_clean(),
-        cause,
-    ))
+    let exit = terminal::closed(closed.received(), closed.is_clean(), cause);
+    Ok(if is_lost { ExitCode::FAILURE } else { exit })
 }
 
 /// A message has been received.
@@ -101,13 +107,11 @@ async fn silence() {
     {}
 }
 
-/// Prints messages, to the end. How it ended, the socket tells afterwards.
-async fn receive(mut receiver: Receiver, terminal: Terminal) {
+/// Prints messages, to the end or as long as they can be. How it ended, the socket tells afterwards.
+async fn receive(mut receiver: Receiver, terminal: Terminal) -> io::Result<()> {
     while let Some(Ok(message)) = receiver.recv().await {
         HEARD.notify_one();
-        if terminal.print(&message).is_err() {
-            // Nobody reads any more.
-            return;
-        }
+        terminal.print(&message)?;
     }
+    Ok(())
 }

@@ -50,7 +50,7 @@ use ws_tests::{
 };
 use ws_tower::{
     CloseCode, Config, Error, Message, WebSocket,
-    ws_core::{Event, handshake::client::RefusalReason},
+    ws_core::{ConnectionError, Event, handshake::client::RefusalReason},
 };
 
 /// A server for HTTP/2 alone, with an echo behind every path but some.
@@ -233,6 +233,7 @@ async fn a_refusal_over_http2_has_status_and_body_and_hurts_nobody_else() {
     let error = within(other.open("/odd")).await.unwrap_err();
     let reason = error.refusal().unwrap().reason().clone();
     assert_eq!(reason, RefusalReason::SubprotocolNotOffered("odd".into()));
+    assert!(error.is_final(), "trying again brings the same answer");
     echoes(&mut socket, "still here").await;
 }
 
@@ -271,6 +272,79 @@ async fn a_stream_that_is_reset_ends_its_socket_alone() {
     );
     assert!(!within(one.closed()).await.is_clean());
     echoes(&mut two, "still here").await;
+}
+
+/// What a server does to a socket, or to the connection below it.
+#[derive(Clone, Copy, Debug)]
+enum Fate {
+    Ended,
+    Killed,
+    TcpReset,
+    Reset(h2::Reason),
+    GoAway,
+}
+
+async fn fate(fate: Fate) -> Error {
+    let address = visited(move |io| async move {
+        if matches!(fate, Fate::TcpReset) {
+            io.set_zero_linger().unwrap();
+        }
+        let mut builder = h2::server::Builder::new();
+        let builder = builder.enable_connect_protocol();
+        let mut connection = builder.handshake::<_, Bytes>(io).await.unwrap();
+        let (request, mut respond) = connection.accept().await.unwrap().unwrap();
+        let mut stream = respond.send_response(Response::new(()), false).unwrap();
+        let text = Bytes::from_static(b"\x81\x02hi");
+        stream.send_data(text, false).unwrap();
+        // All of this leaves, and all that came is read.
+        let _ = tokio::time::timeout(Duration::from_millis(100), connection.accept()).await;
+        match fate {
+            Fate::Killed | Fate::TcpReset => return,
+            Fate::Ended => stream.send_data(Bytes::new(), true).unwrap(),
+            Fate::Reset(reason) => stream.send_reset(reason),
+            Fate::GoAway => connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM),
+        }
+        let _ = within(connection.accept()).await;
+        drop((request, stream));
+    })
+    .await;
+    let connector = Connector::new();
+    let connecting = connector.connect_http2(format!("ws://{address}"));
+    let connection = within(connecting).await.unwrap();
+    let (mut socket, _) = within(connection.open("/")).await.unwrap();
+    hears(&mut socket, "hi").await;
+    let error = within(socket.recv()).await.unwrap().unwrap_err();
+    let closed = within(socket.closed()).await;
+    assert!(!closed.is_clean());
+    assert_eq!(closed.cause().unwrap().to_string(), error.to_string());
+    error
+}
+
+#[tokio::test]
+async fn an_end_over_http2_is_told_as_over_http1() {
+    for how in [
+        Fate::Ended,
+        Fate::Killed,
+        Fate::Reset(h2::Reason::CANCEL),
+        Fate::Reset(h2::Reason::NO_ERROR),
+        Fate::GoAway,
+    ] {
+        let error = fate(how).await;
+        let is_end = matches!(error, Error::Connection(ConnectionError::UnexpectedEof));
+        assert!(is_end, "{how:?}: {error:?}");
+    }
+    for how in [
+        Fate::TcpReset,
+        Fate::Reset(h2::Reason::INTERNAL_ERROR),
+        Fate::Reset(h2::Reason::STREAM_CLOSED),
+    ] {
+        match fate(how).await {
+            Error::Io(error) => {
+                assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{how:?}");
+            }
+            error => panic!("{how:?}: {error:?}"),
+        }
+    }
 }
 
 /// 10,000 small messages to a handler that takes none: only that socket ends, with 1013.

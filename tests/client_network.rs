@@ -27,7 +27,7 @@ use tokio::{
 use tower::service_fn;
 use ws_hyper::{
     Connector,
-    client::{ConnectError, Proxy, RedirectErrorKind, Step},
+    client::{ConnectError, Proxy, ProxyErrorKind, RedirectErrorKind, Step},
 };
 use ws_tests::{
     proxy::Proxy as ProxyServer,
@@ -169,6 +169,12 @@ async fn a_name_nobody_knows_is_an_error_with_its_cause() {
 }
 
 #[tokio::test]
+async fn an_ipv6_address_is_shown_in_brackets() {
+    let error = error(&Connector::new(), "ws://[::1]:1/").await;
+    assert!(matches!(&error, ConnectError::Connect { to, .. } if to == "[::1]:1"));
+}
+
+#[tokio::test]
 async fn a_host_that_is_not_there_is_given_up_at_the_deadline() {
     let never = service_fn(|_: http::Uri| async {
         std::future::pending::<()>().await;
@@ -302,12 +308,9 @@ async fn an_http_proxy_gets_its_password_and_the_server_does_not() {
         let proxy = Proxy::new(format!("http://{wrong}{}", server.address)).unwrap();
         let error = error(&Connector::new().proxy(proxy), format!("ws://{address}/")).await;
         match &error {
-            ConnectError::Proxy { proxy, source } => {
-                assert_eq!(*proxy, server.address.to_string());
-                assert!(
-                    source.to_string().contains("authorization required"),
-                    "{source}"
-                );
+            ConnectError::Proxy(error) => {
+                assert_eq!(error.proxy(), server.address.to_string());
+                assert_eq!(error.status().unwrap(), 407);
             }
             error => panic!("{error:?}"),
         }
@@ -358,7 +361,11 @@ async fn a_silent_proxy_is_given_up_at_the_deadline() {
 async fn a_proxy_that_is_down_or_talks_nonsense_is_named() {
     let proxy = Proxy::new("http://127.0.0.1:1").unwrap();
     match error(&Connector::new().proxy(proxy), "ws://a.example/").await {
-        ConnectError::Connect { to, .. } => assert_eq!(to, "127.0.0.1:1"),
+        ConnectError::Proxy(error) => {
+            assert_eq!(error.proxy(), "127.0.0.1:1");
+            assert_eq!(error.kind(), ProxyErrorKind::Unreachable);
+            assert!(error.to_string().contains("the proxy 127.0.0.1:1"));
+        }
         error => panic!("{error:?}"),
     }
     for scheme in ["http", "socks5"] {
@@ -371,6 +378,58 @@ async fn a_proxy_that_is_down_or_talks_nonsense_is_named() {
         let error = error(&Connector::new().proxy(proxy), "ws://a.example/").await;
         assert!(matches!(error, ConnectError::Proxy { .. }), "{error:?}");
     }
+}
+
+#[tokio::test]
+async fn a_proxy_that_refuses_is_told_with_its_status_and_its_words() {
+    let cases = [
+        (
+            "HTTP/1.1 403 x\r\nContent-Length: 12\r\n\r\nnot \x1byou\r\n\r\n",
+            403,
+            "with 403 Forbidden: not \\u{1b}you",
+        ),
+        (
+            "HTTP/1.1 502 x\r\nConnection: close\r\n\r\n",
+            502,
+            "with 502 Bad Gateway: does it",
+        ),
+        (
+            "HTTP/1.1 302 x\r\nLocation: /\r\nContent-Length: 0\r\n\r\n",
+            302,
+            "with 302 Found",
+        ),
+    ];
+    for (answer, status, words) in cases {
+        let server = server(move |mut visit| async move { visit.write(answer).await }).await;
+        let proxy = Proxy::new(format!("http://{server}")).unwrap();
+        let error = error(&Connector::new().proxy(proxy), "wss://a.example/").await;
+        let shown = error.to_string();
+        assert!(!error.is_final());
+        match error {
+            ConnectError::Proxy(error) => assert_eq!(error.status().unwrap(), status),
+            error => panic!("{error:?}"),
+        }
+        assert!(
+            shown.contains(words) && shown.contains(&server.to_string()),
+            "{shown}"
+        );
+    }
+}
+
+/// RFC 9110 §9.3.6: "Any 2xx (Successful) response indicates" a tunnel.
+#[tokio::test]
+async fn every_2xx_of_a_proxy_is_a_tunnel() {
+    let (address, _) = host().await;
+    let proxy = server(move |mut visit| async move {
+        let mut there = TcpStream::connect(address).await.unwrap();
+        visit
+            .write("HTTP/1.1 201 x\r\nContent-Length: 7\r\n\r\n")
+            .await;
+        let _ = tokio::io::copy_bidirectional(&mut visit.io, &mut there).await;
+    })
+    .await;
+    let proxy = Proxy::new(format!("http://{proxy}")).unwrap();
+    greeted(&Connector::new().proxy(proxy), "ws://a.example/").await;
 }
 
 #[tokio::test]

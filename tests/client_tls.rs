@@ -7,7 +7,11 @@ mod transport;
 use std::{net::SocketAddr, sync::Arc};
 
 use self::transport::to_silence;
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use rcgen::CertifiedKey;
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpListener, TcpStream},
+};
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
@@ -25,11 +29,11 @@ use ws_tests::{
     raw::within,
     scripted::{Visit, server, visited},
 };
-use ws_tower::{Error, WebSocket};
+use ws_tower::{Error, WebSocket, WebSocketLayer};
 
 /// A certificate for these names, signed by itself.
 struct Identity {
-    certificate: rcgen::CertifiedKey<rcgen::KeyPair>,
+    certificate: CertifiedKey<rcgen::KeyPair>,
 }
 
 impl Identity {
@@ -308,4 +312,116 @@ async fn tls_goes_through_proxies_and_over_tls_to_them() {
         secure.asked(),
         [target.replace("wss://", "").replace('/', "")]
     );
+}
+
+/// Mutual TLS, between our client and our server.
+#[tokio::test]
+async fn a_client_shows_its_certificate_to_a_server_that_asks_for_one() {
+    let server = Identity::of(&["localhost"]);
+    let client = Identity::of(&["client"]);
+    let stranger = Identity::of(&["stranger"]);
+    let pem = |identity: &Identity| {
+        let CertifiedKey { cert, signing_key } = &identity.certificate;
+        (cert.pem(), signing_key.serialize_pem())
+    };
+    let (certificate, key) = pem(&server);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("wss://localhost:{}/", listener.local_addr().unwrap().port());
+    let tls = ws_hyper::server::Tls::from_pem(&certificate, &key).unwrap();
+    let tls = tls.require_client_certificates(pem(&client).0).unwrap();
+    let hello = |socket: WebSocket| async move { socket.send("Hello").await };
+    let layer = WebSocketLayer::new().route("/", hello);
+    let serving = ws_hyper::serve(listener, layer.into_service()).tls(tls);
+    let serving = tokio::spawn(serving.into_future());
+
+    let trusting = || Tls::roots_from_pem(certificate.as_bytes()).unwrap();
+    for http2 in [false, true] {
+        let connector = || {
+            let connector = Connector::new();
+            if http2 {
+                connector.prefer_http2()
+            } else {
+                connector
+            }
+        };
+        let (certificate, key) = pem(&client);
+        let tls = trusting().client_certificate_from_pem(certificate, key);
+        greeted(&connector().tls(tls.unwrap()), &address).await;
+        let (certificate, key) = pem(&stranger);
+        let other = trusting().client_certificate_from_pem(certificate, key);
+        for tls in [trusting(), other.unwrap()] {
+            // TLS 1.3 tells it with the first read.
+            error(&connector().tls(tls), &address).await;
+        }
+    }
+    let (certificate, _) = pem(&client);
+    let (_, key) = pem(&stranger);
+    for (certificate, key) in [(&*certificate, &*key), ("", &*key), (&*certificate, "")] {
+        let tls = trusting().client_certificate_from_pem(certificate, key);
+        let error = tls.unwrap_err();
+        assert!(matches!(error, ConnectError::Setting(_)), "{error:?}");
+        assert!(error.to_string().contains("the client's"), "{error}");
+    }
+    serving.abort();
+}
+
+#[tokio::test]
+async fn roots_are_added_to_those_that_are_trusted_already() {
+    let (one, two) = (Identity::of(&["localhost"]), Identity::of(&["localhost"]));
+    let pem = two.certificate.cert.pem();
+    let tls = Tls::roots([one.certificate.cert.der().clone()]).unwrap();
+    let both = tls.clone().also_trust_pem(&pem).unwrap();
+    let addresses = [one.serve(&[], greet).await, two.serve(&[], greet).await];
+    let [one, two] = addresses.map(|it| format!("wss://localhost:{}/", it.port()));
+    for address in [&one, &two] {
+        greeted(&Connector::new().tls(both.clone()), address).await;
+    }
+    let only = Connector::new().tls(tls.clone());
+    greeted(&only, &one).await;
+    assert_eq!(kind(&only, &two).await, TlsErrorKind::Certificate);
+    assert!(tls.also_trust_pem("").is_err());
+    let anybody = Tls::dangerously_accept_any_certificate();
+    assert!(anybody.also_trust_pem(&pem).is_err());
+}
+
+/// The environment belongs to the process: this test runs itself in one of its own.
+#[test]
+fn the_proxy_for_wss_is_https_proxy_and_not_http_proxy() {
+    const TARGET: &str = "WS_TESTS_TLS_TARGET";
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    if let Ok(target) = std::env::var(TARGET) {
+        let tls = Tls::dangerously_accept_any_certificate();
+        let connector = Connector::new().tls(tls).proxy(Proxy::from_env());
+        runtime.block_on(greeted(&connector, &target));
+        return;
+    }
+    let name = "the_proxy_for_wss_is_https_proxy_and_not_http_proxy";
+    let identity = Identity::of(&["localhost"]);
+    let target = runtime.block_on(identity.serve(&[], greet)).port();
+    for (variable, no_proxy, is_proxied) in [
+        ("HTTPS_PROXY", "", true),
+        ("https_proxy", "", true),
+        ("ALL_PROXY", "", true),
+        ("HTTP_PROXY", "", false),
+        ("HTTPS_PROXY", "localhost", false),
+        ("HTTPS_PROXY", "a.example", true),
+    ] {
+        let server = runtime.block_on(ProxyServer::http(None));
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"] {
+            command.env_remove(name).env_remove(name.to_lowercase());
+        }
+        let status = command
+            .args([name, "--exact"])
+            .env(TARGET, format!("wss://localhost:{target}/"))
+            .env(variable, format!("http://{}", server.address))
+            .env("NO_PROXY", no_proxy)
+            .env_remove("REQUEST_METHOD")
+            .stdout(std::process::Stdio::null())
+            .status();
+        assert!(status.unwrap().success(), "{variable} {no_proxy}");
+        let asked = server.asked();
+        let expected = is_proxied.then(|| format!("localhost:{target}"));
+        assert_eq!(asked.first(), expected.as_ref(), "{variable} {no_proxy}");
+    }
 }

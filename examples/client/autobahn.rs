@@ -1,6 +1,6 @@
 //! The echo client of the Autobahn suite: `URL/getCaseCount`, then `URL/runCase` for each.
 
-use std::{env, process::ExitCode};
+use std::{env, fmt::Write as _, process::ExitCode};
 
 use ws_core::blocking;
 use ws_examples::Failure;
@@ -79,7 +79,7 @@ impl<'a> Suite<'a> {
     fn new(options: &'a Options) -> Self {
         Self {
             base: options.url.trim_end_matches('/'),
-            agent: env::var("AUTOBAHN_AGENT").unwrap_or_else(|_| "ws-hyper".to_owned()),
+            agent: encoded(&env::var("AUTOBAHN_AGENT").unwrap_or_else(|_| "ws-hyper".to_owned())),
         }
     }
 
@@ -90,6 +90,19 @@ impl<'a> Suite<'a> {
     fn case(&self, number: u32) -> String {
         format!("{}/runCase?case={number}&agent={}", self.base, self.agent)
     }
+}
+
+/// A value of a query (RFC 3986 §2.1).
+fn encoded(text: &str) -> String {
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(byte.into());
+        } else {
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded
 }
 
 fn cases(message: Option<Message>) -> Result<u32, Failure> {

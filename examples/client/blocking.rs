@@ -1,7 +1,10 @@
 //! The client on blocking I/O: the same lines, without a runtime under the socket.
 
+#[cfg(unix)]
+use std::os::unix::net::UnixStream;
 use std::{
     error::Error,
+    io,
     process::ExitCode,
     sync::{
         Arc,
@@ -11,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http::Response;
 use tokio::{
     signal,
     sync::{
@@ -18,8 +22,14 @@ use tokio::{
         oneshot,
     },
 };
-use ws_core::{CloseCode, CloseFrame, blocking::WebSocket, handshake::client::Refusal};
+use ws_core::{
+    CloseCode, CloseFrame,
+    blocking::{ConnectError, TimedStream, WebSocket},
+    handshake::client::Refusal,
+};
 use ws_examples::Failure;
+#[cfg(unix)]
+use ws_hyper::client::Address;
 
 use crate::{
     options::Options,
@@ -39,16 +49,39 @@ const MESSAGES: usize = 256;
 /// The runtime is there for control-C, which the standard library does not know.
 pub(crate) async fn run(options: &Options) -> Result<ExitCode, Failure> {
     let connector = options.blocking_connector()?;
+    #[cfg(unix)]
+    {
+        let address: Address = options.url.parse()?;
+        if let Some(path) = address.socket_path() {
+            let stream = match UnixStream::connect(path) {
+                Ok(stream) => stream,
+                Err(error) => return Ok(terminal::refused(None, &error)),
+            };
+            let uri = address.uri().clone();
+            return connected(move || connector.connect_over(uri, stream)).await;
+        }
+    }
     let url = options.url.clone();
+    connected(move || connector.connect(url)).await
+}
+
+/// Connects, and talks.
+async fn connected<S: TimedStream + Send + 'static>(
+    connect: impl FnOnce() -> Connected<S> + Send + 'static,
+) -> Result<ExitCode, Failure> {
     let socket = tokio::select! {
-        connected = in_a_thread(move || connector.connect(url)) => match connected? {
+        connected = in_a_thread(connect) => match connected? {
             Ok((socket, _)) => socket,
+            // What was asked for cannot be done by anybody.
+            Err(
+                error @ (ConnectError::Request(_) | ConnectError::Setting(_) | ConnectError::Uri(_)),
+            ) => return Err(error.into()),
             Err(error) => {
                 let status = error.refusal().map(Refusal::status);
                 return Ok(terminal::refused(status, &error));
             }
         },
-        _ = signal::ctrl_c() => return Ok(ExitCode::FAILURE),
+        _ = signal::ctrl_c() => return Ok(terminal::interrupted()),
     };
     let is_interrupted = Arc::new(AtomicBool::new(false));
     let interrupted = Arc::clone(&is_interrupted);
@@ -60,6 +93,8 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode, Failure> {
     in_a_thread(move || talk(socket, Terminal::new(), &is_interrupted)).await
 }
 
+type Connected<S> = Result<(WebSocket<S>, Response<()>), ConnectError>;
+
 /// Runs what waits in a thread of its own, which does not keep the process alive.
 async fn in_a_thread<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
@@ -70,7 +105,11 @@ async fn in_a_thread<T: Send + 'static>(
 }
 
 /// Sends lines and prints messages, until the socket ends.
-fn talk(mut socket: WebSocket, terminal: Terminal, is_interrupted: &AtomicBool) -> ExitCode {
+fn talk<S: TimedStream>(
+    mut socket: WebSocket<S>,
+    terminal: Terminal,
+    is_interrupted: &AtomicBool,
+) -> ExitCode {
     let mut input = Input::new(terminal);
     let mut goes_on = true;
     while goes_on {
@@ -81,10 +120,12 @@ fn talk(mut socket: WebSocket, terminal: Terminal, is_interrupted: &AtomicBool) 
         }
         goes_on = input.print(&mut socket, terminal);
     }
-    // It waits only if nobody reads what is printed.
+    // It waits only if nothing can be printed any more.
     let closed = socket.close(CloseCode::NORMAL);
+    let is_lost = terminal::is_lost(input.printed);
     let cause = closed.cause().map(|cause| cause as &dyn Error);
-    terminal::closed(closed.received(), closed.is_clean(), cause)
+    let exit = terminal::closed(closed.received(), closed.is_clean(), cause);
+    if is_lost { ExitCode::FAILURE } else { exit }
 }
 
 /// The lines, and whether something may still be answered.
@@ -97,6 +138,7 @@ struct Input {
     /// When the lines ended, and since when the server is silent then.
     ended: Option<Instant>,
     heard: Instant,
+    printed: io::Result<()>,
 }
 
 impl Input {
@@ -108,11 +150,12 @@ impl Input {
             is_busy: false,
             ended: None,
             heard: Instant::now(),
+            printed: Ok(()),
         }
     }
 
     /// Sends the lines that are there, or some of them. False when nothing more is to come.
-    fn send(&mut self, socket: &mut WebSocket) -> bool {
+    fn send<S: TimedStream>(&mut self, socket: &mut WebSocket<S>) -> bool {
         let mut sent = 0;
         while sent < BATCH && self.ended.is_none() {
             match self.lines.try_recv() {
@@ -139,13 +182,14 @@ impl Input {
 
     /// Prints messages that have come, and waits a little for one if there is nothing else to do.
     /// False at the end.
-    fn print(&mut self, socket: &mut WebSocket, terminal: Terminal) -> bool {
+    fn print<S: TimedStream>(&mut self, socket: &mut WebSocket<S>, terminal: Terminal) -> bool {
         let mut wait = if self.is_busy { Duration::ZERO } else { STEP };
         // Lines do not wait for the end of a storm.
         for _ in 0..MESSAGES {
             match socket.recv_timeout(wait) {
                 Some(Ok(message)) => {
-                    if terminal.print(&message).is_err() {
+                    self.printed = terminal.print(&message);
+                    if self.printed.is_err() {
                         return false;
                     }
                     self.heard = Instant::now();

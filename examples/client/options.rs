@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, header::ORIGIN};
+use http::{HeaderName, HeaderValue};
 use ws_core::blocking;
 use ws_examples::{Arguments, Failure};
 use ws_hyper::{
@@ -12,7 +12,8 @@ use ws_hyper::{
 use ws_tower::Config;
 
 const USAGE: &str = "client URL [--header 'K: V']... [--subprotocol P]... [--origin O] \
-    [--proxy URL] [--http2] [--insecure] [--timeout SECONDS] [--blocking] [--autobahn]";
+    [--proxy URL] [--http2] [--insecure] [--timeout SECONDS] [--blocking] [--autobahn]\n\
+    with --blocking there is no --proxy and no --http2";
 
 /// What is asked for.
 #[derive(Debug)]
@@ -69,7 +70,9 @@ impl Options {
             connector = connector.origin(origin.as_str());
         }
         if let Some(proxy) = &self.proxy {
-            connector = connector.proxy(Proxy::new(proxy.as_str())?);
+            let proxy = Proxy::new(proxy.as_str())
+                .map_err(|error| Failure::new(format!("--proxy: {error}")))?;
+            connector = connector.proxy(proxy);
         }
         if self.insecure {
             connector = connector.tls(Tls::dangerously_accept_any_certificate());
@@ -97,7 +100,7 @@ impl Options {
             connector = connector.subprotocol(subprotocol.as_str());
         }
         if let Some(origin) = &self.origin {
-            connector = connector.header(ORIGIN, HeaderValue::try_from(origin)?);
+            connector = connector.origin(origin);
         }
         if self.insecure {
             connector = connector.tls(Tls::dangerously_accept_any_certificate());
@@ -111,8 +114,10 @@ impl Options {
         let Some(seconds) = self.timeout else {
             return Ok(config);
         };
-        let timeout = Duration::try_from_secs_f64(seconds)
-            .map_err(|error| Failure::new(format!("--timeout {seconds}: {error}")))?;
+        let timeout = Duration::try_from_secs_f64(seconds).map_err(|_| {
+            let text = format!("--timeout is a number of seconds, 0 or more, not `{seconds}`");
+            Failure::new(text)
+        })?;
         Ok(config.handshake_timeout(timeout))
     }
 

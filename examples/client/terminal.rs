@@ -1,5 +1,5 @@
 //! Lines in, lines out, and the last words. What a peer says cannot steer the terminal: control
-//! characters are printed as `\n`, `\u{1b}` and the like.
+//! characters, and those that turn the direction of a text, are printed as `\n`, `\u{1b}` and the like.
 
 use std::{
     error::Error,
@@ -124,6 +124,24 @@ pub(crate) fn closed(
     }
 }
 
+/// Tells that somebody had enough before there was a socket.
+pub(crate) fn interrupted() -> ExitCode {
+    eprintln!("closed 1006 (unclean): interrupted before there was a connection");
+    ExitCode::FAILURE
+}
+
+/// Tells why what was received could not be printed; true where that is a failure. Who stops
+/// reading has heard enough.
+pub(crate) fn is_lost(printed: io::Result<()>) -> bool {
+    match printed {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            eprintln!("standard output failed, what came is lost: {error}");
+            true
+        }
+        _ => false,
+    }
+}
+
 /// Tells why there is no socket. Where no server has answered there is no status: that is the
 /// 1006 that a browser tells.
 pub(crate) fn refused(status: Option<StatusCode>, error: &dyn Error) -> ExitCode {
@@ -146,15 +164,37 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// The text in one line, without control characters.
+/// The text in one line, without what steers a terminal or hides in the text.
 fn printable(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for character in text.chars() {
-        if character.is_control() && character != '\t' {
+        if (character.is_control() && character != '\t') || is_hidden(character) {
             line.extend(character.escape_default());
         } else {
             line.push(character);
         }
     }
     line
+}
+
+/// Unicode's format characters (category Cf) and separators of lines, but for the two joiners, which
+/// words and pictures need: what turns the direction of a text makes it read as another one.
+fn is_hidden(character: char) -> bool {
+    matches!(
+        character,
+        '\u{ad}'
+            | '\u{600}'..='\u{605}'
+            | '\u{61c}'
+            | '\u{6dd}'
+            | '\u{70f}'
+            | '\u{180e}'
+            | '\u{200b}'
+            | '\u{200e}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e007f}'
+    )
 }

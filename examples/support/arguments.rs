@@ -50,16 +50,7 @@ impl Arguments {
 
     /// A command line of one's own, without the program's name.
     pub fn new(usage: &'static str, line: impl IntoIterator<Item = String>) -> Self {
-        let left = line
-            .into_iter()
-            // `--flag=VALUE` is the same as `--flag VALUE`.
-            .flat_map(|argument| match argument.split_once('=') {
-                Some((flag, value)) if flag.starts_with("--") => {
-                    vec![flag.to_owned(), value.to_owned()]
-                }
-                _ => vec![argument],
-            })
-            .collect();
+        let left = line.into_iter().collect();
         Self { usage, left }
     }
 
@@ -72,7 +63,8 @@ impl Arguments {
         is_word.then(|| self.left.remove(0))
     }
 
-    /// Takes `flag` and the value behind it; `None` where the flag is absent. The last one wins.
+    /// Takes `flag` and the value behind it; `None` where the flag is absent. The last one wins. A
+    /// value that begins with `--` is written `--flag=VALUE`.
     ///
     /// # Errors
     ///
@@ -94,12 +86,22 @@ impl Arguments {
         T: FromStr<Err: fmt::Display>,
     {
         let mut found = Vec::new();
-        while let Some(place) = self.left.iter().position(|argument| argument == flag) {
-            let mut pair = self
-                .left
-                .drain(place..self.left.len().min(place + 2))
-                .skip(1);
-            let Some(value) = pair.next().filter(|value| !value.starts_with("--")) else {
+        let joined = format!("{flag}=");
+        while let Some(place) = self
+            .left
+            .iter()
+            .position(|argument| argument == flag || argument.starts_with(&joined))
+        {
+            let argument = self.left.remove(place);
+            let value = match argument.strip_prefix(&joined) {
+                Some(value) => Some(value.to_owned()),
+                None => self
+                    .left
+                    .get(place)
+                    .is_some_and(|value| !value.starts_with("--"))
+                    .then(|| self.left.remove(place)),
+            };
+            let Some(value) = value else {
                 return Err(Failure::new(format!(
                     "{flag} needs a value\nusage: {}",
                     self.usage
@@ -190,6 +192,20 @@ mod tests {
         let mut arguments = line("--number 1 --other x --number=2");
         assert_eq!(arguments.values::<u8>("--number").unwrap(), [1, 2]);
         assert!(arguments.values::<u8>("--number").unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_value_may_look_like_a_flag_behind_an_equals_sign() {
+        let mut arguments = line("--header=--x --header --flag=--v=1");
+        let failure = arguments.values::<String>("--header").unwrap_err();
+        assert!(format!("{failure:?}").contains("--header needs a value"));
+        assert_eq!(arguments.values::<String>("--flag").unwrap(), ["--v=1"]);
+        let mut arguments = line("--header=--x: y=z --flag");
+        arguments.left[0] = "--header=--x: y=z".into();
+        assert_eq!(
+            arguments.value::<String>("--header").unwrap().unwrap(),
+            "--x: y=z"
+        );
     }
 
     #[test]

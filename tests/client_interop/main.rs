@@ -1,10 +1,11 @@
-//! The clients against servers of other hands: Python's `websockets` and Node's `ws`.
+//! The clients against servers of other hands: Python's `websockets`, Node's `ws` and Node's `http2`.
 //!
 //! `tests/full.sh interop:client` installs both and runs these.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod asynchronous;
 mod blocking;
+mod http2;
 
 use std::{
     fmt::Write as _,
@@ -245,18 +246,45 @@ impl Drop for Folder {
     }
 }
 
+/// A certificate for `127.0.0.1` in files, and its key.
+struct Identity {
+    pem: String,
+    certificate: PathBuf,
+    key: PathBuf,
+    _folder: Folder,
+}
+
+impl Identity {
+    fn new() -> Self {
+        let identity = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let (folder, pem) = (Folder::new(), identity.cert.pem());
+        Self {
+            certificate: folder.file("certificate.pem", &pem),
+            key: folder.file("key.pem", &identity.signing_key.serialize_pem()),
+            pem,
+            _folder: folder,
+        }
+    }
+
+    fn paths(&self) -> [&Path; 2] {
+        [&self.certificate, &self.key]
+    }
+
+    /// Who trusts it.
+    fn tls(&self) -> Tls {
+        Tls::roots_from_pem(self.pem.as_bytes()).unwrap()
+    }
+}
+
 /// One of each over TLS, with a certificate for `127.0.0.1`, and who trusts it.
 fn tls_servers() -> ([Foreign; 2], Tls) {
-    let identity = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
-    let (folder, pem) = (Folder::new(), identity.cert.pem());
-    let certificate = folder.file("certificate.pem", &pem);
-    let key = folder.file("key.pem", &identity.signing_key.serialize_pem());
-    let [certificate, key]: [&Path; 2] = [&certificate, &key];
+    let identity = Identity::new();
+    let [certificate, key] = identity.paths();
     let python = [Path::new("--tls"), certificate, key];
     let node = [Path::new("--cert"), certificate, Path::new("--key"), key];
     // They have read both when they listen.
     let servers = [Foreign::python(python), Foreign::node(node)];
-    (servers, Tls::roots_from_pem(pem.as_bytes()).unwrap())
+    (servers, identity.tls())
 }
 
 /// One of each on a Unix socket, and the paths.

@@ -252,7 +252,6 @@ def no_server_and_no_answer_are_told(server):
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
     expect_failure(run(f"ws://127.0.0.1:{port}/"), "closed 1006 (unclean): ", "refused")
-    expect_failure(run("no address"), "closed 1006 (unclean): ")
     start = time.monotonic()
     expect_failure(run(f"{server}/hang", "--timeout", "0.3"), "closed 1006 (unclean): ")
     assert time.monotonic() - start < 3
@@ -277,15 +276,16 @@ def control_c_closes_with_1000(server):
     waiting = Client(f"{server}/hang")
     time.sleep(0.5)
     waiting.process.send_signal(signal.SIGINT)
-    assert waiting.end()[2] == 1
+    expect(waiting.end(), "", "closed 1006 (unclean): interrupted before there was a connection\n", 1)
 
 
 @test
 def binary_and_control_characters_are_printed_readably(_server):
     frames = (frame(0x82, b"\x00\x01\xfe\xff"), frame(0x82, b""), frame(0x81, b"a\nb\x1b[31m\tc"),
-              frame(0x88, b"\x0f\xa1bye\r\n"))
+              frame(0x81, "a\u202eb \u2066\u200b👩\u200d🚀".encode()), frame(0x88, b"\x0f\xa1bye\r\n"))
     with saying(*frames) as url:
-        expect(Client(url).end(), "<4 bytes> 0001feff\n<0 bytes> \na\\nb\\u{1b}[31m\tc\n",
+        expect(Client(url).end(), "<4 bytes> 0001feff\n<0 bytes> \na\\nb\\u{1b}[31m\tc\n"
+               "a\\u{202e}b \\u{2066}\\u{200b}👩\u200d🚀\n",
                "closed 4001 bye\\r\\n (clean)\n", 0)
 
 
@@ -309,6 +309,30 @@ def the_request_is_as_it_is_asked_for(server):
 
 
 @test
+def a_name_and_a_password_in_the_address_are_sent(server):
+    url = server.replace("://", "://user:secret@") + "/basic"
+    expect(run(url), "welcome user\n", "closed 1000 (clean)\n", 0)
+    expect_failure(run(url.replace("secret", "wrong")), "refused 401: ")
+
+
+@test
+def a_unix_socket_is_an_address(_server):
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "a.sock")
+        with foreign("--unix", path):
+            expect(run(f"ws+unix://{path}:/echo", typed="there\n"), "there\n", "closed 1000 (clean)\n", 0)
+        expect_failure(run(f"ws+unix://{path}.none"), "closed 1006 (unclean): ")
+
+
+@test
+def output_that_is_lost_is_a_failure(server):
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([PROGRAM, f"{server}/push/10", *OPTIONS], stdout=full, stderr=subprocess.PIPE, text=True,
+                              timeout=LIMIT, input="")
+    assert done.returncode == 1 and "standard output failed" in done.stderr, done
+
+
+@test
 def tls_is_verified_unless_told_otherwise(_server):
     with tempfile.TemporaryDirectory() as folder:
         key, certificate = os.path.join(folder, "key.pem"), os.path.join(folder, "certificate.pem")
@@ -325,14 +349,24 @@ def mistakes_on_the_command_line_are_named(server):
     def mistake(word, *arguments):
         done = subprocess.run([PROGRAM, *arguments, *OPTIONS], capture_output=True, text=True, timeout=LIMIT, input="")
         assert (done.stdout, done.returncode) == ("", 1) and word in done.stderr, done
+        assert done.stderr.startswith("Error: "), done
 
     mistake("usage: client URL")
     mistake("--unknown", f"{server}/echo", "--unknown")
     mistake("name: value", f"{server}/echo", "--header", "nothing")
     mistake("--timeout", f"{server}/echo", "--timeout", "soon")
+    mistake("--timeout", f"{server}/echo", "--timeout", "-1")
+    mistake("scheme", "no-address")
+    mistake("`ftp`", "ftp://a.example/")
+    mistake("no uri", "ws://a b/")
+    mistake("header host", f"{server}/echo", "--header", "Host: a.example")
+    mistake("`a b`", f"{server}/echo", "--subprotocol", "a b")
+    mistake("origin", f"{server}/echo", "--origin", "a\nb")
     if BLOCKING:
         mistake("the blocking client has no --proxy", f"{server}/echo", "--proxy", "http://127.0.0.1:1")
         mistake("the blocking client has no --http2", f"{server}/echo", "--http2")
+    else:
+        mistake("--proxy", f"{server}/echo", "--proxy", "ftp://a.example")
 
 
 @test

@@ -43,6 +43,15 @@ impl Foreign {
         Self::start(Command::new("node"), "ws_server.cjs", arguments)
     }
 
+    /// `http2_server.cjs` with these arguments besides. It has paths of its own.
+    ///
+    /// # Panics
+    ///
+    /// If it does not start.
+    pub fn http2<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Self {
+        Self::start(Command::new("node"), "http2_server.cjs", arguments)
+    }
+
     fn start<A: AsRef<OsStr>>(
         mut command: Command,
         program: &str,

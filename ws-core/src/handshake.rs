@@ -52,7 +52,9 @@ pub mod server;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{CONTENT_LENGTH, TRANSFER_ENCODING},
+    header::{
+        AUTHORIZATION, CONTENT_LENGTH, COOKIE, PROXY_AUTHORIZATION, SET_COOKIE, TRANSFER_ENCODING,
+    },
     uri::Authority,
 };
 use sha1::{Digest as _, Sha1};
@@ -151,6 +153,13 @@ fn header_tokens<'a>(
 /// Whether a header lists a token, in any case.
 fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     header_tokens(headers, name).any(|element| element.eq_ignore_ascii_case(token.as_bytes()))
+}
+
+/// Keeps what is secret out of `Debug`, and out of HPACK's tables.
+pub(crate) fn conceal(name: &HeaderName, value: &mut HeaderValue) {
+    if [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION, SET_COOKIE].contains(name) {
+        value.set_sensitive(true);
+    }
 }
 
 /// The value of a header that may be given once, without the white space around it.

@@ -53,7 +53,8 @@
 //! | what follows the 101 | is the socket's first input, at whatever byte it is cut |
 //!
 //! Dropping the future at any point closes the connection. Nothing is spawned before there is a
-//! socket, but for the lookup of a name, which the system ends in its own time.
+//! socket, but for the lookup of a name, which the system ends in its own time, and the tasks of an
+//! HTTP/2 connection whose settings have come, which end with that connection.
 //!
 //! # How a socket ends
 //!
@@ -65,9 +66,13 @@
 //! | both sides said Close | yes | none |
 //! | the stream ended without a Close: a server that crashed, a proxy that lost patience | no | `Connection(UnexpectedEof)` |
 //! | TLS was cut off without its own good-bye, which anybody on the way can do | no | `Io`, kind `UnexpectedEof` |
-//! | a reset | no | `Io`, kind `ConnectionReset` |
+//! | a reset, over HTTP/2 that of the stream (`RST_STREAM`) too | no | `Io`, kind `ConnectionReset` |
 //! | no sign of life, no answer to the Close, no bytes taken | no | `Connection`, with the deadline's name |
 //! | the peer broke the protocol, such as by masking | no | `Connection(Protocol(…))` |
+//!
+//! Over HTTP/2 it is the same, with two remarks. A stream reset with the code `CANCEL` or `NO_ERROR`
+//! has ended. And a connection whose own ping is not answered ends for all its sockets: one that has
+//! not missed an answer itself by then is told of the end of its stream.
 //!
 //! # Keepalive and latency
 //!
@@ -130,7 +135,7 @@ pub use self::{
         ConnectError, HttpError, HttpErrorKind, RedirectError, RedirectErrorKind, Step, TlsError,
         TlsErrorKind,
     },
-    proxy::Proxy,
+    proxy::{Proxy, ProxyError, ProxyErrorKind},
     reconnect::{Backoff, ReconnectState, Reconnecting},
 };
 

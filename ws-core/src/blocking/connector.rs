@@ -1,5 +1,6 @@
 //! The client's way to a socket: name resolution, TCP, TLS and the opening handshake.
 
+mod credentials;
 mod error;
 
 use std::{
@@ -9,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderName, HeaderValue, Response, Uri, uri::Scheme};
+use http::{HeaderName, HeaderValue, Response, Uri, header::AUTHORIZATION, uri::Scheme};
 
 pub use self::error::{ConnectError, Stage};
 use super::{
@@ -22,6 +23,7 @@ use crate::{
     handshake::{
         Accepted,
         client::{Handshake, Refusal},
+        conceal,
     },
 };
 
@@ -30,14 +32,14 @@ const BODY_WAIT: Duration = Duration::from_secs(1);
 
 /// Makes client sockets: what to ask for, and how long to wait for it.
 ///
-/// It can be used again and again, and cloned at little cost.
+/// It can be used again and again, and cloned at little cost. A value that cannot be sent, such as a
+/// cookie with a line break in it, is told by the connect.
 ///
 /// ```no_run
-/// use http::header::AUTHORIZATION;
 /// use ws_core::{Config, blocking::Connector};
 ///
 /// let connector = Connector::new()
-///     .header(AUTHORIZATION, "Bearer 3vJx".parse()?)
+///     .bearer_auth("3vJx")
 ///     .subprotocol("chat.v2")
 ///     .config(Config::new().max_message_size(16 << 20));
 /// let (mut socket, response) = connector.connect("ws://chat.example/rooms")?;
@@ -54,6 +56,8 @@ pub struct Connector {
     subprotocols: Vec<String>,
     #[cfg(feature = "rustls")]
     tls: Option<Arc<rustls::ClientConfig>>,
+    /// What is wrong with a setting.
+    wrong: Option<Box<str>>,
 }
 
 impl Connector {
@@ -70,12 +74,14 @@ impl Connector {
         self
     }
 
-    /// Adds a header to the request, beside others of the same name: `Authorization`, `Cookie`,
-    /// `User-Agent`. Default: those of the handshake only. `Origin` is the browsers', and is not
-    /// sent unless it is added here.
+    /// Adds a header to the request, beside others of the same name. Default: those of the
+    /// handshake only.
     ///
     /// A header that belongs to the handshake itself makes [`connect`](Self::connect) fail.
-    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+    /// Credentials and cookies stay out of `Debug`; mark the values of other headers as
+    /// [sensitive](HeaderValue::set_sensitive).
+    pub fn header(mut self, name: HeaderName, mut value: HeaderValue) -> Self {
+        conceal(&name, &mut value);
         self.headers.push((name, value));
         self
     }
@@ -97,7 +103,8 @@ impl Connector {
     }
 
     /// Connects to a URI of the scheme `ws`, `wss`, `http` or `https`; returns the socket, and the
-    /// response for its headers.
+    /// response for its headers. A name and a password in it (`ws://name:password@host`) are sent
+    /// as basic authentication, unless an `Authorization` is set.
     ///
     /// All addresses of the host are tried in turn, those of IPv6 and IPv4 by turns, and each has
     /// its share of the time that is left. `TCP_NODELAY` is on.
@@ -165,7 +172,18 @@ impl Connector {
         let uri = uri
             .try_into()
             .map_err(|error| ConnectError::Uri(error.into()))?;
+        if let Some(wrong) = &self.wrong {
+            return Err(ConnectError::Setting(String::from(&**wrong)));
+        }
+        let (uri, user) = credentials::take_user_info(uri).map_err(ConnectError::Uri)?;
         let mut handshake = Handshake::new(&uri)?.negotiate(&self.config);
+        if let Some(user) = user
+            && self.headers.iter().all(|(name, _)| *name != AUTHORIZATION)
+        {
+            let value = credentials::basic(&user.name, &user.password)
+                .ok_or_else(|| ConnectError::Setting(credentials::COLON.into()))?;
+            handshake = handshake.header(AUTHORIZATION, value)?;
+        }
         for (name, value) in &self.headers {
             handshake = handshake.header(name.clone(), value.clone())?;
         }
@@ -326,7 +344,20 @@ fn connect_to_any(
 
 #[cfg(test)]
 mod tests {
+    use http::header::COOKIE;
+
     use super::*;
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let secret = || HeaderValue::from_static("s3cret");
+        let connector = Connector::new()
+            .header(AUTHORIZATION, secret())
+            .header(COOKIE, secret());
+        let shown = format!("{connector:?}");
+        assert!(!shown.contains("s3cret"), "{shown}");
+        assert!(shown.contains("authorization") && shown.contains("cookie"));
+    }
 
     #[test]
     fn families_take_turns_and_no_address_is_lost() {

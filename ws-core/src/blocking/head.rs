@@ -13,6 +13,7 @@ use http::{
 };
 
 use super::stream::{TimedStream, append};
+use crate::handshake::conceal;
 
 /// The largest head, in bytes; informational responses before the last one count.
 const MAX_HEAD: usize = 64 << 10;
@@ -272,7 +273,8 @@ fn header_map(lines: &[httparse::Header<'_>]) -> Result<HeaderMap, HeadError> {
     let mut headers = HeaderMap::with_capacity(lines.len());
     for line in lines {
         let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(malformed)?;
-        let value = HeaderValue::from_bytes(line.value).map_err(malformed)?;
+        let mut value = HeaderValue::from_bytes(line.value).map_err(malformed)?;
+        conceal(&name, &mut value);
         headers.append(name, value);
     }
     Ok(headers)
@@ -335,6 +337,17 @@ mod tests {
         ] {
             assert!(parse_response(bad.as_bytes()).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn secrets_of_either_end_are_not_shown() {
+        let lines = "Cookie: a=s3cret\r\nAuthorization: s3cret\r\nSet-Cookie: a=s3cret\r\n\r\n";
+        let request = format!("GET / HTTP/1.1\r\n{lines}");
+        let response = format!("HTTP/1.1 403 no\r\n{lines}");
+        let request = parse_request(request.as_bytes()).unwrap();
+        let response = parse_response(response.as_bytes()).unwrap();
+        let shown = format!("{request:?} {response:?}");
+        assert!(!shown.contains("s3cret"), "{shown}");
     }
 
     #[test]

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     Config, Connection, Role,
     handshake::{
-        Accepted,
+        Accepted, conceal,
         server::{Offer, Rejection},
     },
 };
@@ -125,6 +125,9 @@ impl<S: TimedStream> Incoming<S> {
     #[must_use]
     pub fn headers(mut self, headers: HeaderMap) -> Self {
         self.headers.extend(headers);
+        for (name, value) in &mut self.headers {
+            conceal(name, value);
+        }
         self
     }
 

@@ -44,9 +44,9 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
     header::{
-        AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, PROXY_AUTHORIZATION,
-        SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
-        SEC_WEBSOCKET_VERSION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+        CONNECTION, CONTENT_LENGTH, EXPECT, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS,
+        SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TE, TRAILER,
+        TRANSFER_ENCODING, UPGRADE,
     },
     uri::{Authority, PathAndQuery, Scheme},
 };
@@ -54,7 +54,7 @@ use http::{
 pub use self::refusal::{Refusal, RefusalReason};
 use super::{
     Accepted, Opening, Repeated, UPGRADE_OPTION, VERSION_13, WEBSOCKET, accept_key, announces_body,
-    at_most_one,
+    at_most_one, conceal,
     extensions::{self, Extensions, Offered},
     has_token, header_tokens, host_and_port, is_token, quote, visible,
 };
@@ -201,10 +201,7 @@ impl Handshake {
         if is_reserved(&name) {
             return Err(RequestError::ReservedHeader(name));
         }
-        // They stay out of `Debug`, and out of HPACK's tables.
-        if [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION].contains(&name) {
-            value.set_sensitive(true);
-        }
+        conceal(&name, &mut value);
         self.headers.append(name, value);
         Ok(self)
     }

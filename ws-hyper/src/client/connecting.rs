@@ -24,7 +24,7 @@ use super::{
     exchange::{Opened, exchange},
     proxy, redirect,
     tls::{self, Alpn},
-    transport::Transport,
+    transport::{Transport, authority},
 };
 
 impl Connector {
@@ -111,8 +111,8 @@ impl Connector {
     {
         let address = address.try_into().map_err(Into::into)?;
         let mut step = Step::Connecting;
-        self.in_time(&mut step, async |step, _| {
-            Http2Connection::connect(self, address, step).await
+        self.in_time(&mut step, async |step, deadline| {
+            Http2Connection::connect(self, address, deadline, step).await
         })
         .await
     }
@@ -179,7 +179,9 @@ impl Connector {
     ) -> Result<(WebSocket, Response<()>), ConnectError> {
         #[cfg(feature = "http2")]
         if self.prefers_http2 {
-            let io = self.stream(address, handshake, Alpn::Http2, step).await?;
+            let io = self
+                .stream(address, handshake, Alpn::Http2, deadline, step)
+                .await?;
             if address.is_tls() && !io.is_http2() {
                 let peer = io.peer();
                 return self.upgrade(io, peer, handshake, deadline, step).await;
@@ -197,7 +199,9 @@ impl Connector {
                 Err(_) => tracing::debug!("no http/2 settings, trying http/1.1"),
             }
         }
-        let io = self.stream(address, handshake, Alpn::Http1, step).await?;
+        let io = self
+            .stream(address, handshake, Alpn::Http1, deadline, step)
+            .await?;
         let peer = io.peer();
         self.upgrade(io, peer, handshake, deadline, step).await
     }
@@ -208,6 +212,7 @@ impl Connector {
         address: &Address,
         handshake: &Handshake,
         alpn: Alpn,
+        deadline: Instant,
         step: &mut Step,
     ) -> Result<Transport, ConnectError> {
         *step = Step::Connecting;
@@ -217,12 +222,12 @@ impl Connector {
         let (host, port) = (handshake.host(), handshake.port());
         let proxy = self.proxy.as_ref();
         let io = if let Some(proxy) = proxy.and_then(|proxy| proxy.intercept(address.uri())) {
+            *step = Step::Proxy;
             let tls = self.tls.as_ref();
-            proxy::connect(&proxy, &self.dialer, tls, host, port, step).await?
+            proxy::connect(&proxy, &self.dialer, tls, host, port, deadline).await?
         } else {
             let connected = self.dialer.dial(host, port).await;
-            connected
-                .map_err(|error| ConnectError::connect(format_args!("{host}:{port}"), error))?
+            connected.map_err(|error| ConnectError::connect(authority(host, port), error))?
         };
         if !address.is_tls() {
             return Ok(io);

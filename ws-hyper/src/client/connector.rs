@@ -289,11 +289,12 @@ impl Connector {
 /// Without what is secret: the cookies, and what is sensitive among the headers.
 impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let cookies = self.cookies.split("; ").map(|it| it.split('=').next());
+        let cookies = self.cookies.split("; ");
+        let names = cookies.filter_map(|it| Some(it.split_once('=')?.0));
         f.debug_struct("Connector")
             .field("config", &self.config)
             .field("headers", &self.headers)
-            .field("cookies", &cookies.flatten().collect::<Vec<_>>())
+            .field("cookies", &names.collect::<Vec<_>>())
             .field("subprotocols", &self.subprotocols)
             .field("max_redirects", &self.max_redirects)
             .field("proxy", &self.proxy)
@@ -319,6 +320,7 @@ mod tests {
         let shown = format!("{connector:?}");
         assert!(!shown.contains("s3cret"), "{shown}");
         assert!(shown.contains("session") && shown.contains("theme"));
+        assert!(format!("{:?}", Connector::new()).contains("cookies: []"));
         let address = "ws://a.example/".parse().unwrap();
         let handshake = connector.handshake(&address, true).unwrap();
         let shown = format!("{:?}", handshake.request());

@@ -5,10 +5,10 @@ use std::{convert::Infallible, error::Error, fmt, io, time::Duration};
 use http::{StatusCode, Uri};
 use ws_tower::{
     BoxError,
-    ws_core::handshake::client::{Refusal, RequestError},
+    ws_core::handshake::client::{Refusal, RefusalReason, RequestError},
 };
 
-use super::address::AddressError;
+use super::{address::AddressError, proxy::ProxyError};
 
 /// Why a client has no WebSocket, sorted by who has to do something about it.
 ///
@@ -16,7 +16,7 @@ use super::address::AddressError;
 /// |---|---|
 /// | [`Address`](Self::Address), [`Setting`](Self::Setting), [`Request`](Self::Request) | the caller |
 /// | [`Connect`](Self::Connect), [`Timeout`](Self::Timeout) | the network, or a server that is down |
-/// | [`Proxy`](Self::Proxy) | the proxy, or its credentials |
+/// | [`Proxy`](Self::Proxy) | the proxy, or its address and credentials; with the status of an HTTP proxy |
 /// | [`Tls`](Self::Tls) | the server's certificate, or what this client trusts |
 /// | [`Http`](Self::Http) | the server: it gave no answer that can be read |
 /// | [`Refused`](Self::Refused), [`Redirect`](Self::Redirect) | the server's decision, with its status, headers and words |
@@ -37,12 +37,7 @@ pub enum ConnectError {
     /// The server's answer is not HTTP, or too long, or it ended the connection instead.
     Http(HttpError),
     /// The proxy did not connect us.
-    Proxy {
-        /// The host and port of the proxy.
-        proxy: String,
-        /// What it said.
-        source: BoxError,
-    },
+    Proxy(ProxyError),
     /// The server redirects where this client does not go.
     Redirect(RedirectError),
     /// The server answered, and not with a WebSocket that is in order.
@@ -95,25 +90,20 @@ impl ConnectError {
                     StatusCode::TOO_EARLY,
                     StatusCode::TOO_MANY_REQUESTS,
                 ];
-                let is_acceptance = status == StatusCode::SWITCHING_PROTOCOLS;
+                // 101, or over HTTP/2 any 2xx.
+                let is_acceptance = *refusal.reason() != RefusalReason::Status;
                 is_acceptance
                     || status.is_redirection()
                     || status.is_client_error() && !passes.contains(&status)
             }
-            Self::Connect { .. } | Self::Http(_) | Self::Proxy { .. } | Self::Timeout { .. } => {
-                false
-            }
+            Self::Proxy(error) => error.is_final(),
+            Self::Connect { .. } | Self::Http(_) | Self::Timeout { .. } => false,
         }
     }
 
     pub(super) fn connect(to: impl fmt::Display, source: impl Into<BoxError>) -> Self {
         let (to, source) = (to.to_string(), source.into());
         Self::Connect { to, source }
-    }
-
-    pub(super) fn proxy(proxy: impl fmt::Display, source: impl Into<BoxError>) -> Self {
-        let (proxy, source) = (proxy.to_string(), source.into());
-        Self::Proxy { proxy, source }
     }
 }
 
@@ -126,11 +116,7 @@ impl fmt::Display for ConnectError {
                 "could not connect to {to}: is the name right, and does the server run?"
             ),
             Self::Http(error) => error.fmt(f),
-            Self::Proxy { proxy, .. } => write!(
-                f,
-                "the proxy {proxy} did not connect us: check its address and credentials, and \
-                 whether it lets this host through"
-            ),
+            Self::Proxy(error) => error.fmt(f),
             Self::Redirect(error) => error.fmt(f),
             Self::Refused(refusal) => refusal.fmt(f),
             Self::Request(error) => error.fmt(f),
@@ -146,9 +132,10 @@ impl fmt::Display for ConnectError {
 impl Error for ConnectError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Connect { source, .. } | Self::Proxy { source, .. } => Some(&**source),
+            Self::Connect { source, .. } => Some(&**source),
             Self::Address(error) => error.source(),
             Self::Http(error) => error.source(),
+            Self::Proxy(error) => error.source(),
             Self::Redirect(error) => error.source(),
             Self::Refused(refusal) => refusal.source(),
             Self::Request(error) => error.source(),
@@ -188,7 +175,7 @@ impl From<RequestError> for ConnectError {
 pub enum Step {
     /// Resolving the name, and waiting for the host to accept a connection.
     Connecting,
-    /// Waiting for the proxy.
+    /// Connecting to the proxy, and waiting for it to connect us.
     Proxy,
     /// In the TLS handshake.
     Tls,

@@ -19,7 +19,7 @@ use http::{Request, Response};
 use http_body::Body;
 use hyper::{
     body::Incoming,
-    client::conn::http1::{self, Connection},
+    client::conn::http1::{self, Connection, SendRequest},
 };
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -59,32 +59,9 @@ pub(super) async fn exchange<Io>(
 where
     Io: AsyncRead + AsyncWrite + Unpin,
 {
-    let io = TokioIo::new(Bounded {
-        io,
-        left: MAX_ANSWER,
-    });
-    let (mut sender, connection) = http1::Builder::new()
-        .max_buf_size(MAX_ANSWER)
-        .max_header_size(MAX_ANSWER)
-        .handshake(io)
-        .await?;
-    let mut driven = Driven {
-        connection,
-        is_done: false,
-    };
-    let request: Request<String> = handshake.request().map(|()| String::new());
-    let mut answer = pin!(sender.send_request(request));
-    let mut response = poll_fn(|cx| {
-        let driven = driven.poll(cx);
-        // The connection may fail over what follows an answer that is in order.
-        match answer.as_mut().poll(cx) {
-            Poll::Pending => {
-                driven.map_or_else(|error| Poll::Ready(Err(error)), |()| Poll::Pending)
-            }
-            answered @ Poll::Ready(_) => answered,
-        }
-    })
-    .await?;
+    let request = handshake.request().map(|()| String::new());
+    let mut driven = Driven::from(connection(io).await?);
+    let mut response = driven.ask(request).await?;
     let accepted = match handshake.finish(&response) {
         Ok(accepted) => accepted,
         Err(refusal) => {
@@ -92,18 +69,11 @@ where
             return Err(with_body(refusal, &read.await).into());
         }
     };
-    // The request has left as a whole when the connection says it is done.
-    poll_fn(|cx| match driven.poll(cx) {
-        Ok(()) if !driven.is_done => Poll::Pending,
-        result => Poll::Ready(result),
-    })
-    .await?;
-    // It would say that this is no upgrade of hyper's.
-    drop(hyper::upgrade::on(&mut response));
-    let parts = driven.connection.into_parts();
+    driven.finish().await?;
+    let (io, early) = driven.into_stream(&mut response);
     Ok(Opened {
-        io: parts.io.into_inner().io,
-        early: parts.read_buf,
+        io,
+        early,
         accepted,
         response: response.map(|_| ()),
     })
@@ -138,21 +108,93 @@ pub(super) fn with_body(refusal: Refusal, body: &[u8]) -> Refusal {
     }
 }
 
-type Http1<Io> = Connection<TokioIo<Bounded<Io>>, String>;
+pub(super) type Http1<Io> = Connection<TokioIo<Bounded<Io>>, String>;
+
+/// hyper's connection over a stream, bounded in what it reads.
+pub(super) fn connection<Io>(
+    io: Io,
+) -> impl Future<Output = Result<(SendRequest<String>, Http1<Io>), hyper::Error>>
+where
+    Io: AsyncRead + AsyncWrite + Unpin,
+{
+    let io = TokioIo::new(Bounded {
+        io,
+        left: MAX_ANSWER,
+    });
+    let mut builder = http1::Builder::new();
+    builder
+        .max_buf_size(MAX_ANSWER)
+        .max_header_size(MAX_ANSWER)
+        .handshake(io)
+}
 
 /// hyper's connection, in the hands of whoever waits for what it brings.
-struct Driven<Io>
+pub(super) struct Driven<Io>
 where
     Io: AsyncRead + AsyncWrite + Unpin,
 {
     connection: Http1<Io>,
     is_done: bool,
+    sender: SendRequest<String>,
+}
+
+impl<Io> From<(SendRequest<String>, Http1<Io>)> for Driven<Io>
+where
+    Io: AsyncRead + AsyncWrite + Unpin,
+{
+    fn from((sender, connection): (SendRequest<String>, Http1<Io>)) -> Self {
+        Self {
+            connection,
+            is_done: false,
+            sender,
+        }
+    }
 }
 
 impl<Io> Driven<Io>
 where
     Io: AsyncRead + AsyncWrite + Unpin,
 {
+    /// Sends a request, and waits for the head of its answer.
+    ///
+    /// Neither this nor what follows takes the connection: it is large, and a future would hold it
+    /// twice.
+    pub(super) async fn ask(
+        &mut self,
+        request: Request<String>,
+    ) -> Result<Response<Incoming>, hyper::Error> {
+        let mut answer = pin!(self.sender.send_request(request));
+        poll_fn(|cx| {
+            let driven = self.poll(cx);
+            // The connection may fail over what follows an answer that is in order.
+            match answer.as_mut().poll(cx) {
+                Poll::Pending => {
+                    driven.map_or_else(|error| Poll::Ready(Err(error)), |()| Poll::Pending)
+                }
+                answered @ Poll::Ready(_) => answered,
+            }
+        })
+        .await
+    }
+
+    /// Waits until the request has left as a whole, behind an answer that makes the stream the
+    /// caller's.
+    pub(super) async fn finish(&mut self) -> Result<(), hyper::Error> {
+        poll_fn(|cx| match self.poll(cx) {
+            Ok(()) if !self.is_done => Poll::Pending,
+            result => Poll::Ready(result),
+        })
+        .await
+    }
+
+    /// The stream, and what came right behind the answer.
+    pub(super) fn into_stream(self, response: &mut Response<Incoming>) -> (Io, Bytes) {
+        // It would say that this is no upgrade of hyper's.
+        drop(hyper::upgrade::on(response));
+        let parts = self.connection.into_parts();
+        (parts.io.into_inner().io, parts.read_buf)
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Result<(), hyper::Error> {
         if !self.is_done
             && let Poll::Ready(result) = self.connection.poll_without_shutdown(cx)
@@ -163,7 +205,8 @@ where
         Ok(())
     }
 
-    async fn read_body(&mut self, body: &mut Incoming, deadline: Instant) -> Vec<u8> {
+    /// The start of the body of an answer, as far as it comes in time.
+    pub(super) async fn read_body(&mut self, body: &mut Incoming, deadline: Instant) -> Vec<u8> {
         let mut start = Vec::new();
         {
             let mut reading = pin!(start_of(body, &mut start));
@@ -179,7 +222,7 @@ where
 }
 
 /// A stream from which only so much can be read.
-struct Bounded<Io> {
+pub(super) struct Bounded<Io> {
     io: Io,
     left: usize,
 }

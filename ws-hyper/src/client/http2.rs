@@ -1,5 +1,7 @@
 //! WebSockets over HTTP/2 (RFC 8441): many on one connection.
 
+mod ending;
+
 use std::{
     fmt,
     future::poll_fn,
@@ -23,6 +25,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::{Instant, timeout_at};
 use ws_tower::{Config, WebSocket, ws_core::handshake::client::Handshake};
 
+use self::ending::Ending;
 use super::{
     address::{Address, AddressError},
     connecting::YEAR,
@@ -73,11 +76,12 @@ impl Http2Connection {
     pub(super) async fn connect(
         connector: &Connector,
         address: Address,
+        deadline: Instant,
         step: &mut Step,
     ) -> Result<Self, ConnectError> {
         let handshake = connector.handshake(&address, true)?;
         let io = connector
-            .stream(&address, &handshake, Alpn::Http2, step)
+            .stream(&address, &handshake, Alpn::Http2, deadline, step)
             .await?;
         if address.is_tls() && !io.is_http2() {
             return Err(ConnectError::Http(HttpError::no_http2(None)));
@@ -216,7 +220,7 @@ impl Link {
         &self,
         handshake: &Handshake,
         deadline: Instant,
-    ) -> Result<Opened<SocketIo<TokioIo<Upgraded>>>, ConnectError> {
+    ) -> Result<Opened<Ending<SocketIo<TokioIo<Upgraded>>>>, ConnectError> {
         let mut request: Request<String> =
             handshake.extended_connect_request().map(|()| String::new());
         let protocol = Protocol::from_static("websocket");
@@ -241,8 +245,9 @@ impl Link {
         };
         let upgraded = hyper::upgrade::on(&mut response).await?;
         let io = self.inlets.add(upgraded);
+        let io = io.ok_or_else(|| ConnectError::Http(HttpError::no_http2(None)))?;
         Ok(Opened {
-            io: io.ok_or_else(|| ConnectError::Http(HttpError::no_http2(None)))?,
+            io: Ending(io),
             early: Bytes::new(),
             accepted,
             response: response.map(|_| ()),

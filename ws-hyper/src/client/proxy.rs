@@ -1,22 +1,27 @@
 //! Ways around a wall: HTTP CONNECT and SOCKS5.
 
+mod error;
+mod tunnel;
+
 use std::{fmt, future::ready, sync::Arc};
 
 use http::Uri;
 use hyper_util::{
     client::{
-        legacy::connect::proxy::{SocksV5, Tunnel},
+        legacy::connect::proxy::SocksV5,
         proxy::matcher::{Intercept, Matcher},
     },
     rt::TokioIo,
 };
+use tokio::time::Instant;
 use tower::{Service, service_fn};
 use ws_tower::BoxError;
 
+pub use self::error::{ProxyError, ProxyErrorKind};
 use super::{
-    error::{ConnectError, Step},
+    error::ConnectError,
     tls::{self, Tls},
-    transport::{Dialer, Transport},
+    transport::{Dialer, Transport, authority},
 };
 
 /// Which proxy leads to which host.
@@ -134,7 +139,7 @@ pub(super) async fn connect(
     tls: Option<&Tls>,
     host: &str,
     port: u16,
-    step: &mut Step,
+    deadline: Instant,
 ) -> Result<Transport, ConnectError> {
     let uri = proxy.uri();
     let name = uri.host().unwrap_or_default();
@@ -143,54 +148,45 @@ pub(super) async fn connect(
     let Some(default) = default_port(uri) else {
         let scheme = uri.scheme_str().unwrap_or_default();
         let text = format!("proxies of the kind {scheme} are not supported");
-        return Err(ConnectError::proxy(name, text));
+        return Err(ConnectError::Setting(text));
     };
     let proxy_port = uri.port_u16().unwrap_or(default);
     let shown = format!("{name}:{proxy_port}");
-    let target = if host.contains(':') {
-        format!("http://[{host}]:{port}/")
-    } else {
-        format!("http://{host}:{port}/")
+    let target = authority(host, port);
+    let failed = |kind, error: BoxError| {
+        ConnectError::Proxy(ProxyError::new(shown.as_str(), kind, Some(error)))
     };
-    let target: Uri = target
-        .parse()
-        .map_err(|error| ConnectError::connect(host, BoxError::from(error)))?;
 
-    *step = Step::Connecting;
     let io = dialer.dial(bare, proxy_port).await;
-    let mut io = io.map_err(|error| ConnectError::connect(&shown, error))?;
+    let mut io = io.map_err(|error| failed(ProxyErrorKind::Unreachable, error))?;
     let is = |scheme: &str| uri.scheme_str() == Some(scheme);
     if is("https") {
-        *step = Step::Tls;
-        io = tls::connect(tls, bare, io, tls::Alpn::Http1).await?;
+        let encrypted = tls::connect(tls, bare, io, tls::Alpn::Http1).await;
+        io = encrypted.map_err(|error| match error {
+            ConnectError::Tls(error) => failed(ProxyErrorKind::Tls, error.into()),
+            error => error,
+        })?;
     }
-    *step = Step::Proxy;
-    // The connectors want to connect themselves; this hands them what there is.
+    if is("http") || is("https") {
+        let opened = tunnel::open(io, &target, proxy.basic_auth(), deadline, &shown).await;
+        return opened.map_err(ConnectError::Proxy);
+    }
+    let target: Uri = format!("http://{target}/")
+        .parse()
+        .map_err(|error| ConnectError::connect(host, BoxError::from(error)))?;
+    // The connector wants to connect itself; this hands it what there is.
     let mut io = Some(TokioIo::new(io));
     let connected = service_fn(move |_: Uri| {
         let io = io.take();
         ready(io.ok_or_else(|| std::io::Error::other("a proxy was asked twice")))
     });
-    let io = if is("http") || is("https") {
-        let mut tunnel = Tunnel::new(uri.clone(), connected);
-        if let Some(credentials) = proxy.basic_auth() {
-            tunnel = tunnel.with_auth(credentials.clone());
-        }
-        tunnel
-            .call(target)
-            .await
-            .map_err(|error| ConnectError::proxy(&shown, error))
-    } else {
-        let mut socks = SocksV5::new(uri.clone(), connected);
-        if let Some((name, password)) = proxy.raw_auth() {
-            socks = socks.with_auth(name.to_owned(), password.to_owned());
-        }
-        socks
-            .call(target)
-            .await
-            .map_err(|error| ConnectError::proxy(&shown, error))
-    };
-    Ok(io?.into_inner())
+    let mut socks = SocksV5::new(uri.clone(), connected);
+    if let Some((name, password)) = proxy.raw_auth() {
+        socks = socks.with_auth(name.to_owned(), password.to_owned());
+    }
+    let io = socks.call(target).await;
+    let io = io.map_err(|error| failed(ProxyErrorKind::Failed, error.into()))?;
+    Ok(io.into_inner())
 }
 
 /// The port of a proxy that has none; `None` for a proxy that is not supported.

@@ -7,9 +7,13 @@ use std::{
 
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    client::{
+        Resumption, WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
     crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+    sign::{CertifiedKey, SingleCertAndKey},
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -30,13 +34,16 @@ use super::{
 /// use ws_hyper::{Connector, client::Tls};
 ///
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-/// let tls = Tls::roots_from_pem(&std::fs::read("company.pem")?)?;
+/// let tls = Tls::roots_from_pem(&std::fs::read("company.pem")?)?
+///     .client_certificate_from_pem(std::fs::read("me.pem")?, std::fs::read("me.key")?)?;
 /// let (socket, _) = Connector::new().tls(tls).connect("wss://intranet.example/chat").await?;
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Clone)]
 pub struct Tls {
+    /// Whom it trusts, where that is a list.
+    roots: Option<Arc<RootCertStore>>,
     http1: Arc<ClientConfig>,
     #[cfg(feature = "http2")]
     http2: Arc<ClientConfig>,
@@ -52,22 +59,11 @@ impl Tls {
         certificates: impl IntoIterator<Item = CertificateDer<'static>>,
     ) -> Result<Self, ConnectError> {
         let mut roots = RootCertStore::empty();
-        for certificate in certificates {
-            roots.add(certificate).map_err(|error| {
-                ConnectError::Setting(format!("a root certificate cannot be used: {error}"))
-            })?;
-        }
+        add(&mut roots, certificates)?;
         if roots.is_empty() {
-            return Err(ConnectError::Tls(TlsError::new(
-                TlsErrorKind::NoRoots,
-                None,
-            )));
+            return Err(no_roots());
         }
-        Ok(Self::new(
-            builder()
-                .with_root_certificates(roots)
-                .with_no_client_auth(),
-        ))
+        Ok(Self::trusting(roots))
     }
 
     /// Trusts the roots in a PEM text and nobody else. What is in it besides certificates is
@@ -77,12 +73,7 @@ impl Tls {
     ///
     /// It is no PEM, holds no certificate, or one that is none.
     pub fn roots_from_pem(pem: &[u8]) -> Result<Self, ConnectError> {
-        let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem)
-            .collect::<Result<_, _>>()
-            .map_err(|error| {
-                ConnectError::Setting(format!("the root certificates are no pem: {error}"))
-            })?;
-        Self::roots(certificates)
+        Self::roots(certificates_of(pem, "the root certificates are no pem")?)
     }
 
     /// Trusts Mozilla's roots, as they were when this program was built.
@@ -90,11 +81,7 @@ impl Tls {
     pub fn webpki_roots() -> Self {
         let mut roots = RootCertStore::empty();
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-        Self::new(
-            builder()
-                .with_root_certificates(roots)
-                .with_no_client_auth(),
-        )
+        Self::trusting(roots)
     }
 
     /// Trusts whom the operating system trusts, its revocations included where it has them.
@@ -111,8 +98,77 @@ impl Tls {
         Ok(Self::new(builder.with_no_client_auth()))
     }
 
-    /// Uses settings of the caller's: for certificates of the client's own, roots of several kinds,
-    /// a verifier or another cryptography provider. Its ALPN is replaced.
+    /// Trusts the roots in a PEM text too, beside those that are trusted already: a company's own
+    /// beside the public ones.
+    ///
+    /// # Errors
+    ///
+    /// As [`roots_from_pem`](Self::roots_from_pem); or whom this one trusts is no list: it was made
+    /// by `platform_verifier`, by [`from_config`](Self::from_config), or trusts everybody.
+    ///
+    /// ```
+    /// # #[cfg(feature = "webpki-roots")]
+    /// # fn tls(pem: &[u8]) -> Result<(), ws_hyper::client::ConnectError> {
+    /// use ws_hyper::client::Tls;
+    ///
+    /// let tls = Tls::webpki_roots().also_trust_pem(pem)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn also_trust_pem(mut self, pem: impl AsRef<[u8]>) -> Result<Self, ConnectError> {
+        let Some(roots) = &mut self.roots else {
+            return Err(ConnectError::Setting(
+                "roots can be added to roots only, not to a verifier of another kind".into(),
+            ));
+        };
+        let certificates = certificates_of(pem.as_ref(), "the root certificates are no pem")?;
+        if certificates.is_empty() {
+            return Err(no_roots());
+        }
+        add(Arc::make_mut(roots), certificates)?;
+        let provider = Arc::new(ring::default_provider());
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::clone(roots), provider);
+        let verifier = verifier.build().map_err(|error| {
+            ConnectError::Setting(format!("a root certificate cannot be used: {error}"))
+        })?;
+        self.change(|config| {
+            let verifier = Arc::clone(&verifier);
+            config.dangerous().set_certificate_verifier(verifier);
+        });
+        Ok(self)
+    }
+
+    /// Shows a server that asks for one this certificate, followed by those that vouch for it; both
+    /// it and its key as PEM. Default: none.
+    ///
+    /// # Errors
+    ///
+    /// There is no certificate or no key, or the two do not belong together.
+    pub fn client_certificate_from_pem(
+        mut self,
+        certificates: impl AsRef<[u8]>,
+        key: impl AsRef<[u8]>,
+    ) -> Result<Self, ConnectError> {
+        let wrong = |what: &str, error: &dyn fmt::Display| {
+            ConnectError::Setting(format!("the client's {what}: {error}"))
+        };
+        let text = "the client's certificate is no pem";
+        let certificates = certificates_of(certificates.as_ref(), text)?;
+        if certificates.is_empty() {
+            return Err(wrong("certificate", &"there is none in the pem"));
+        }
+        let key = PrivateKeyDer::from_pem_slice(key.as_ref())
+            .map_err(|error| wrong("key is no pem", &error))?;
+        let provider = self.http1.crypto_provider();
+        let identity = CertifiedKey::from_der(certificates, key, provider)
+            .map_err(|error| wrong("certificate and key cannot be used", &error))?;
+        let identity = Arc::new(SingleCertAndKey::from(identity));
+        self.change(|config| config.client_auth_cert_resolver = identity.clone());
+        Ok(self)
+    }
+
+    /// Uses settings of the caller's: for roots of several kinds, a verifier or another
+    /// cryptography provider. Its ALPN is replaced.
     pub fn from_config(config: ClientConfig) -> Self {
         Self::new(config)
     }
@@ -128,6 +184,28 @@ impl Tls {
         Self::new(config)
     }
 
+    fn trusting(roots: RootCertStore) -> Self {
+        let roots = Arc::new(roots);
+        let config = builder().with_root_certificates(Arc::clone(&roots));
+        Self {
+            roots: Some(roots),
+            ..Self::new(config.with_no_client_auth())
+        }
+    }
+
+    /// Changes the settings for either protocol. What was agreed on before is not resumed.
+    fn change(&mut self, change: impl Fn(&mut ClientConfig)) {
+        let resumption = Resumption::default();
+        let change = |config: &mut Arc<ClientConfig>| {
+            let config = Arc::make_mut(config);
+            change(config);
+            config.resumption = resumption.clone();
+        };
+        change(&mut self.http1);
+        #[cfg(feature = "http2")]
+        change(&mut self.http2);
+    }
+
     fn new(mut config: ClientConfig) -> Self {
         #[cfg(feature = "http2")]
         let http2 = {
@@ -137,6 +215,7 @@ impl Tls {
         };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Self {
+            roots: None,
             #[cfg(feature = "http2")]
             http2,
             http1: Arc::new(config),
@@ -239,6 +318,27 @@ fn default_roots() -> Result<Tls, ConnectError> {
 #[cfg(not(any(feature = "platform-verifier", feature = "webpki-roots")))]
 fn default_roots() -> Result<Tls, ConnectError> {
     Tls::roots([])
+}
+
+fn add(
+    roots: &mut RootCertStore,
+    certificates: impl IntoIterator<Item = CertificateDer<'static>>,
+) -> Result<(), ConnectError> {
+    for certificate in certificates {
+        roots.add(certificate).map_err(|error| {
+            ConnectError::Setting(format!("a root certificate cannot be used: {error}"))
+        })?;
+    }
+    Ok(())
+}
+
+fn certificates_of(pem: &[u8], wrong: &str) -> Result<Vec<CertificateDer<'static>>, ConnectError> {
+    let certificates = CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>();
+    certificates.map_err(|error| ConnectError::Setting(format!("{wrong}: {error}")))
+}
+
+fn no_roots() -> ConnectError {
+    ConnectError::Tls(TlsError::new(TlsErrorKind::NoRoots, None))
 }
 
 /// Ring, and the versions of TLS that are safe.

@@ -145,12 +145,17 @@ impl Dialer {
 
     /// Connects to a host, an IPv6 address without brackets, and a port.
     pub(super) async fn dial(&self, host: &str, port: u16) -> Result<Transport, BoxError> {
-        let uri = if host.contains(':') {
-            format!("http://[{host}]:{port}/")
-        } else {
-            format!("http://{host}:{port}/")
-        };
+        let uri = format!("http://{}/", authority(host, port));
         (self.0)(uri.parse()?).await
+    }
+}
+
+/// A host, an IPv6 address without brackets, and a port, as a URI has them.
+pub(super) fn authority(host: &str, port: u16) -> String {
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
     }
 }
 

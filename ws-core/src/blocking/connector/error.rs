@@ -13,6 +13,9 @@ use crate::{
 pub enum ConnectError {
     /// The text is no URI.
     Uri(http::Error),
+    /// A setting of the [`Connector`](super::Connector), or the name in the URI, cannot be sent. The
+    /// text names it.
+    Setting(String),
     /// What was asked for is no WebSocket request.
     Request(RequestError),
     /// `wss` without TLS: the feature `rustls` of this crate is off.
@@ -73,6 +76,7 @@ impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Uri(_) => f.write_str("the uri is malformed"),
+            Self::Setting(text) => f.write_str(text),
             Self::Request(_) => f.write_str("the request for a websocket cannot be made"),
             Self::TlsUnavailable => f.write_str(
                 "wss needs tls: enable the feature `rustls` of ws-core, or bring an encrypted \
@@ -120,7 +124,9 @@ impl Error for ConnectError {
             Self::Resolve { error, .. } | Self::Tls { error, .. } => Some(error),
             Self::Response(error) => error.source(),
             Self::Refused(refusal) => refusal.source(),
-            Self::TlsUnavailable | Self::Connect { .. } | Self::TimedOut(_) => None,
+            Self::Connect { .. } | Self::Setting(_) | Self::TimedOut(_) | Self::TlsUnavailable => {
+                None
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode, Version, header::LOCATION};
 
 use crate::handshake::{
+    conceal,
     extensions::{AnswerError, MalformedExtensions},
     quote,
 };
@@ -21,7 +22,10 @@ impl Refusal {
     /// The most that is kept of a body, in bytes: enough for a message, too little for harm.
     pub const MAX_BODY: usize = 8 << 10;
 
-    pub(super) fn new(reason: RefusalReason, status: StatusCode, headers: HeaderMap) -> Self {
+    pub(super) fn new(reason: RefusalReason, status: StatusCode, mut headers: HeaderMap) -> Self {
+        for (name, value) in &mut headers {
+            conceal(name, value);
+        }
         Self(Box::new(Inner {
             reason,
             status,

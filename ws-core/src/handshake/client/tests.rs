@@ -1,5 +1,6 @@
 //! The client's half, spoken in heads.
 
+use http::header::AUTHORIZATION;
 use proptest::prelude::*;
 
 use super::*;
@@ -275,6 +276,14 @@ fn every_other_status_is_a_refusal() {
         assert_eq!(*refusal.reason(), RefusalReason::Status);
         assert_eq!(refusal.status(), status);
     }
+}
+
+#[test]
+fn the_cookies_of_a_refusal_are_kept_and_not_shown() {
+    let response = response(403, &[("set-cookie", "session=s3cret")]);
+    let refusal = offering().finish(&response).unwrap_err();
+    assert_eq!(refusal.headers()["set-cookie"], "session=s3cret");
+    assert!(!format!("{refusal:?}").contains("s3cret"));
 }
 
 #[test]
