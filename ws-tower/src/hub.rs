@@ -346,7 +346,7 @@ impl Hub {
 
     /// What the backplane has done so far; `None` without one.
     pub fn backplane_stats(&self) -> Option<BackplaneStats> {
-        Some(self.relay()?.counters.get())
+        Some(self.relay()?.stats())
     }
 
     /// This node; `None` without a backplane.

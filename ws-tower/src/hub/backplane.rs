@@ -72,6 +72,17 @@
 //! takes its leave, and seats that are left publish on their own node. A program that ends awaits
 //! [`Hub::leave`](super::Hub::leave).
 //!
+//! # What is kept
+//!
+//! A node remembers how far it has come with each topic that it publishes to, and the version of
+//! its members: about 200 bytes and the name. That is what the others compare their numbers with.
+//! For topics that somebody on this node has it is kept; for others it is forgotten after 10
+//! minutes without a message, a join or a leave. Names may come from clients, so it is at most 65,536
+//! of the others: beyond that those that were used first are forgotten, after the mark that says to
+//! all who are there what is missing, and are counted as
+//! [forgotten](BackplaneStats::forgotten). Only a node that was cut off at that moment may not be
+//! told what it has missed there. [`BackplaneStats::streams`] is how many there are.
+//!
 //! # Redis or NATS
 //!
 //! Take the one that you operate already. Without one:
@@ -321,3 +332,6 @@ const MAX_PREFIX: usize = 32;
 /// How long a stream is remembered that nobody on this node is subscribed to: an outage that
 /// takes longer may hide what was lost at its end.
 const RETENTION: Duration = Duration::from_secs(600);
+
+/// How many streams are remembered that nobody on this node is subscribed to.
+const MAX_LOOSE: usize = 1 << 16;

@@ -124,6 +124,7 @@ impl Inbound {
                 }
                 (None, Some(_)) => {
                     state.channels.remove(&name);
+                    self.relay.release(&name);
                     changes.unsubscribe.push(name);
                 }
                 (None, None) => {}

@@ -5,6 +5,7 @@ mod queue;
 mod streams;
 
 use std::{
+    collections::VecDeque,
     mem,
     pin::pin,
     sync::{
@@ -19,15 +20,15 @@ use ws_core::{CloseFrame, Message};
 
 pub(super) use self::batch::Batch;
 use self::{
-    queue::{Queue, Queued, What},
-    streams::{Point, Streams},
+    queue::{BATCH, Queue, Queued, What},
+    streams::{Forgotten, Point, Streams},
 };
 use super::{
-    NodeId, Options,
+    MAX_LOOSE, NodeId, Options,
     envelope::{Address, Change, Envelope, MAX_HEADER, Remote, Wanted},
     nodes::Numbers,
     stamp::Stamp,
-    stats::Counters,
+    stats::{BackplaneStats, Counters},
 };
 use crate::session::feeds::MemberId;
 
@@ -151,6 +152,15 @@ impl Relay {
     pub(in crate::hub) fn stop(&self) {
         self.is_stopped.store(true, Ordering::Release);
         self.wake();
+    }
+
+    /// What it has done so far, and what is there now.
+    pub(in crate::hub) fn stats(&self) -> BackplaneStats {
+        let streams = self.lock().streams.len();
+        BackplaneStats {
+            streams: streams as u64,
+            ..self.counters.get()
+        }
     }
 
     /// Waits until the link has ended.
@@ -284,30 +294,64 @@ impl Relay {
     /// Whether marks wait that were queued before. More of them would say nothing new, and have
     /// no bound.
     pub(super) fn has_marks(&self) -> bool {
-        self.lock().queue.has_marks()
+        self.lock().queue.marks() > 0
     }
 
-    /// Queues a mark for each stream that has been quiet for so long since its last one, behind
-    /// the messages that it tells of.
-    pub(super) fn mark_quiet(&self, quiet: Duration) {
-        self.lock().mark(|streams| streams.mark_quiet(quiet));
+    /// Queues marks for streams that have been quiet for so long since their last one, behind the
+    /// messages that they tell of: for as many as a broker takes at once. Says whether there may be
+    /// more.
+    pub(super) fn mark_some(&self, quiet: Duration) -> bool {
+        // Publishers come in between.
+        (0..BATCH / PIECE).all(|_| {
+            let mut state = self.lock();
+            let marks = state.streams.mark(quiet, PIECE);
+            let any_more = marks.len() == PIECE;
+            for (point, version) in marks {
+                state.queue_mark(point, version);
+            }
+            any_more
+        })
     }
 
-    /// As [`mark_quiet`](Self::mark_quiet), for all streams.
-    pub(super) fn mark_all(&self) {
-        self.lock().mark(Streams::mark_all);
+    /// All streams are to be [marked](Self::mark_some), quiet or not.
+    pub(super) fn rewind(&self) {
+        self.lock().streams.rewind();
     }
 
-    /// Topics that have been quiet for so long that their streams may be forgotten, marked or not,
-    /// if nobody is there.
-    pub(super) fn old(&self) -> Vec<Arc<str>> {
-        self.lock().streams.old()
+    /// Whether streams of topics that nobody here has are more than are kept.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.lock().streams.is_crowded()
     }
 
-    pub(super) fn forget(&self, topics: impl Iterator<Item = Arc<str>>) {
-        for topic in topics {
-            self.lock().streams.forget(&topic);
+    /// Forgets some streams that are of no use any more, after so long without one, or are too
+    /// many, if nobody here `has` their topic. Says whether there may be more.
+    pub(super) fn forget_some(&self, retention: Duration, has: impl Fn(&str) -> bool) -> bool {
+        let old = self.lock().streams.old(retention, PIECE);
+        for (topic, last) in &old {
+            if has(topic) {
+                self.lock().streams.hold(topic);
+                continue;
+            }
+            let mut state = self.lock();
+            match state.streams.forget(topic, *last) {
+                Forgotten::Not => continue,
+                Forgotten::Marked => {}
+                Forgotten::Unmarked(point, version) => {
+                    if state.queue.marks() < MAX_LOOSE {
+                        state.queue_mark(point, version);
+                    }
+                }
+            }
+            if last.elapsed() < retention {
+                self.counters.forgotten.add(1);
+            }
         }
+        old.len() == PIECE
+    }
+
+    /// Nobody here has the topic any more.
+    pub(super) fn release(&self, topic: &str) {
+        self.lock().streams.release(topic);
     }
 
     /// Takes what is to be published next. What has waited too long is left out. When the batch
@@ -350,7 +394,11 @@ impl Relay {
     pub(super) fn expire(&self, batch: &mut Batch) {
         let now = Instant::now();
         let patience = self.options.deadline;
-        let (gone, _orders) = self.lock().queue.expire(now, patience);
+        // Publishers do not wait meanwhile.
+        let (waiting, _orders) = self.lock().queue.take_all();
+        let is_late = |it: &Queued| it.deadline(patience).is_none_or(|it| it <= now);
+        let (gone, kept): (VecDeque<_>, _) = waiting.into_iter().partition(is_late);
+        self.lock().queue.put_back(kept, &gone);
         let messages = gone.iter().filter(|it| it.deadline(patience).is_some());
         let expired = batch.expire(now) + messages.count() as u64;
         self.counters.expired.add(expired);
@@ -363,19 +411,24 @@ impl Relay {
 }
 
 impl State {
-    fn mark(&mut self, marks: impl FnOnce(&mut Streams) -> Vec<(Point, u64)>) {
-        for (point, version) in marks(&mut self.streams) {
-            let what = What::Mark(version);
-            self.queue.push(Queued { point, what });
-        }
+    fn queue_mark(&mut self, point: Point, version: u64) {
+        let what = What::Mark(version);
+        self.queue.push(Queued { point, what });
     }
 }
 
+/// How many streams are looked at while publishers wait.
+const PIECE: usize = 32;
+
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use tokio::time::advance;
 
     use super::{super::RETENTION, *};
+
+    const QUIET: Duration = Duration::from_secs(5);
 
     fn relay() -> Relay {
         Relay::new(NodeId(1), Options::default())
@@ -410,15 +463,17 @@ mod tests {
             relay.take(&mut batch);
         }
         assert!(!relay.has_marks());
-        relay.mark_all();
+        relay.rewind();
         let mut taken = 0;
-        while relay.has_marks() {
+        while relay.mark_some(QUIET) || relay.has_marks() {
+            assert!(relay.lock().queue.marks() <= 2 * BATCH);
             batch = Batch::default();
             relay.take(&mut batch);
             taken += batch.payloads().len();
         }
         assert_eq!(taken, 2000);
-        relay.mark_all();
+        relay.rewind();
+        relay.mark_some(QUIET);
         relay.expire(&mut batch);
         assert!(!relay.has_marks());
     }
@@ -436,7 +491,7 @@ mod tests {
             if batch.is_empty() {
                 break;
             }
-            assert!(batch.payloads().len() <= queue::BATCH);
+            assert!(batch.payloads().len() <= BATCH);
             batches += 1;
         }
         assert_eq!(batches, 4);
@@ -448,10 +503,17 @@ mod tests {
         publish(&relay, "old", "text");
         advance(RETENTION).await;
         publish(&relay, "new", "text");
-        let old = relay.old();
-        assert_eq!(old, [Arc::from("old")]);
-        relay.forget(old.into_iter());
+        let forget = || {
+            let forgotten = Cell::new(0);
+            relay.forget_some(RETENTION, |_| {
+                forgotten.set(forgotten.get() + 1);
+                false
+            });
+            forgotten.get()
+        };
+        assert_eq!(forget(), 1);
         advance(RETENTION).await;
-        assert_eq!(relay.old(), [Arc::from("new")]);
+        assert_eq!((forget(), relay.lock().streams.len()), (1, 0));
+        assert_eq!(relay.counters.get().forgotten, 0);
     }
 }

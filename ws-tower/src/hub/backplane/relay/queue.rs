@@ -85,28 +85,26 @@ impl Queue {
         (orders, queued)
     }
 
-    /// Gives up what has waited too long, and what is said anew on a new link. Returns it: it is to
-    /// be dropped outside the lock.
-    pub(super) fn expire(
-        &mut self,
-        now: Instant,
-        patience: Duration,
-    ) -> (VecDeque<Queued>, VecDeque<Order>) {
-        let (gone, kept) = mem::take(&mut self.waiting)
-            .into_iter()
-            .partition(|it| it.deadline(patience).is_none_or(|it| it <= now));
-        self.waiting = kept;
-        self.marks = 0;
-        self.size = self.waiting.iter().map(Queued::size).sum();
-        (gone, mem::take(&mut self.orders))
+    /// Takes out all that waits, to be looked at outside the lock. It counts until it is
+    /// [put back](Self::put_back).
+    pub(super) fn take_all(&mut self) -> (VecDeque<Queued>, VecDeque<Order>) {
+        (mem::take(&mut self.waiting), mem::take(&mut self.orders))
+    }
+
+    /// Puts back what is kept of it, before what has come since.
+    pub(super) fn put_back(&mut self, kept: VecDeque<Queued>, gone: &VecDeque<Queued>) {
+        let since = mem::replace(&mut self.waiting, kept);
+        self.waiting.extend(since);
+        self.size -= gone.iter().map(Queued::size).sum::<usize>();
+        self.marks -= gone.iter().filter(|it| it.is_mark()).count();
     }
 
     pub(super) fn len(&self) -> usize {
         self.waiting.len()
     }
 
-    pub(super) fn has_marks(&self) -> bool {
-        self.marks > 0
+    pub(super) fn marks(&self) -> usize {
+        self.marks
     }
 }
 
