@@ -1,23 +1,13 @@
 //! The hub across nodes, over a broker in the process that can be cut, stalled and lied to.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{
-    future::pending,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::atomic::Ordering, time::Duration};
 
-use bytes::Bytes;
 use futures_util::FutureExt;
-use tokio::{
-    sync::watch,
-    time::{sleep, timeout},
-};
+use tokio::time::{sleep, timeout};
+use ws_tests::faulty::Faulty;
 use ws_tower::{
-    BoxError, CloseCode, Config, Message, WebSocket,
+    CloseCode, Config, Message, WebSocket,
     hub::{
         Backplane, Hub, Policy, Presence, SlowConsumer,
         backplane::{BackplaneStats, Broker, Commands, InProcess, Messages},
@@ -72,100 +62,6 @@ async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 
 fn stats(hub: &Hub) -> BackplaneStats {
     hub.backplane_stats().unwrap()
-}
-
-/// A broker with faults.
-#[derive(Clone)]
-struct Faulty {
-    broker: InProcess,
-    /// Connections of an older generation are cut.
-    generation: watch::Sender<u64>,
-    is_down: Arc<AtomicBool>,
-    stalls: Arc<AtomicBool>,
-    /// So many messages are lost on their way in.
-    loses: Arc<AtomicUsize>,
-}
-
-impl Faulty {
-    fn new(broker: &InProcess) -> Self {
-        Self {
-            broker: broker.clone(),
-            generation: watch::Sender::new(0),
-            is_down: Arc::default(),
-            stalls: Arc::default(),
-            loses: Arc::default(),
-        }
-    }
-
-    fn cut(&self) {
-        self.generation.send_modify(|it| *it += 1);
-    }
-}
-
-struct Half<T>(T, Faulty, watch::Receiver<u64>);
-
-impl Broker for Faulty {
-    type Commands = Half<<InProcess as Broker>::Commands>;
-    type Messages = Half<<InProcess as Broker>::Messages>;
-
-    async fn connect(&self) -> Result<(Self::Commands, Self::Messages), BoxError> {
-        if self.is_down.load(Ordering::SeqCst) {
-            return Err("down".into());
-        }
-        let (commands, messages) = self.broker.connect().await?;
-        let cut = || self.generation.subscribe();
-        Ok((
-            Half(commands, self.clone(), cut()),
-            Half(messages, self.clone(), cut()),
-        ))
-    }
-}
-
-impl Commands for Half<<InProcess as Broker>::Commands> {
-    fn max_payload(&self) -> usize {
-        1 << 20
-    }
-
-    async fn subscribe(&mut self, channels: &[String]) -> Result<(), BoxError> {
-        self.0.subscribe(channels).await
-    }
-
-    async fn unsubscribe(&mut self, channels: &[String]) -> Result<(), BoxError> {
-        self.0.unsubscribe(channels).await
-    }
-
-    async fn publish(&mut self, batch: &[(String, Bytes)]) -> Result<(), BoxError> {
-        if self.1.stalls.load(Ordering::SeqCst) {
-            return pending().await;
-        }
-        if self.2.has_changed()? {
-            return Err("cut".into());
-        }
-        let lose = |it: usize| it.checked_sub(1);
-        for one in batch {
-            // Kinds 1 and 2 are messages.
-            let is_message = matches!(one.1.get(4), Some(1 | 2));
-            let loses = &self.1.loses;
-            if is_message
-                && loses
-                    .fetch_update(Ordering::SeqCst, Ordering::SeqCst, lose)
-                    .is_ok()
-            {
-                continue;
-            }
-            self.0.publish(std::slice::from_ref(one)).await?;
-        }
-        Ok(())
-    }
-}
-
-impl Messages for Half<<InProcess as Broker>::Messages> {
-    async fn recv(&mut self) -> Result<(String, Bytes), BoxError> {
-        tokio::select! {
-            received = self.0.recv() => received,
-            _ = self.2.changed() => Err("cut".into()),
-        }
-    }
 }
 
 // Who gets what.
