@@ -392,7 +392,7 @@ async fn what_another_node_told_of_hides_no_loss_before_it() {
     here.publish("sensor", "22 °C");
     // A third node has the last one, and tells of it.
     let sequence_and_age = [3_u64, 0].map(u64::to_be_bytes).concat();
-    let head = b"wsb\x02\x0c\0\0\0\0\0\0\0\x63";
+    let head = b"wsb\x03\x0c\0\0\0\0\0\0\0\x63";
     let told = [
         &head[..],
         node,
@@ -683,11 +683,11 @@ async fn foreign_and_broken_payloads_are_counted_and_change_nothing() {
     let payloads: [&'static [u8]; 6] = [
         b"",
         b"{\"text\":\"hello\"}",
-        b"wsb\x03\x01from the future",
-        b"wsb\x02\x01short",
-        b"wsb\x02\xff\0\0\0\0\0\0\0\x01",
+        b"wsb\x04\x01from the future",
+        b"wsb\x03\x01short",
+        b"wsb\x03\xff\0\0\0\0\0\0\0\x01",
         // A text that is not UTF-8.
-        b"wsb\x02\x01\0\0\0\0\0\0\0\x01\
+        b"wsb\x03\x01\0\0\0\0\0\0\0\x01\
           \0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\0\xff",
     ];
     for channel in ["ws:topic:lobby", "ws:nodes"] {
@@ -702,7 +702,7 @@ async fn foreign_and_broken_payloads_are_counted_and_change_nothing() {
 
 /// An envelope of a node that there is not: its kind and what that has.
 fn forged(kind: u8, numbers: &[u64], rest: &[u8]) -> Vec<u8> {
-    let mut envelope = b"wsb\x02".to_vec();
+    let mut envelope = b"wsb\x03".to_vec();
     envelope.push(kind);
     for number in [77].iter().chain(numbers) {
         envelope.extend(number.to_be_bytes());

@@ -113,6 +113,7 @@
 //! | a topic, beside its first seat | about 480, with a name of a few letters |
 //! | a message that a topic retains | the message once |
 //! | a message that waits, for each subscriber | 16, and the message once for all |
+//! | a topic [across machines](backplane#what-is-kept), for a while after it was left too | about 500 and 200, with a name of a few letters |
 //!
 //! The benchmark `hub` of this crate measures what a delivery takes.
 

@@ -60,6 +60,9 @@
 //! Between two nodes the order of a topic may differ: each has its own members' messages first. So
 //! two nodes that publish at the same moment may retain different messages, until the next.
 //!
+//! A node that is new to a topic learns from those who have it how far they are, and counts from
+//! there; of a node that publishes to it and does not have it, it counts from the first message.
+//!
 //! What is counted is the node's: a member that joins during an outage is told of the whole of it.
 //! A message [to one member](super::Hub::publish_to) has a number as all others, and when it is
 //! lost all members are told. A stream that began within the time a message travels before
@@ -76,12 +79,14 @@
 //!
 //! A node remembers how far it has come with each topic that it publishes to, and the version of
 //! its members: about 200 bytes and the name. That is what the others compare their numbers with.
-//! For topics that somebody on this node has it is kept; for others it is forgotten after 10
-//! minutes without a message, a join or a leave. Names may come from clients, so it is at most 65,536
-//! of the others: beyond that those that were used first are forgotten, after the mark that says to
-//! all who are there what is missing, and are counted as
-//! [forgotten](BackplaneStats::forgotten). Only a node that was cut off at that moment may not be
-//! told what it has missed there. [`BackplaneStats::streams`] is how many there are.
+//! For topics that somebody on this node has it is kept. For others it is of use as long as a node may
+//! be cut off that has missed something: it is forgotten six heartbeats after the last message, join or
+//! leave, and while a node is missing, or this one, after 10 minutes. Names may come from clients, so
+//! it is at most 65,536 of the others: beyond that those that were used first are forgotten, after the
+//! mark that says to all who are there what is missing, and are counted as
+//! [forgotten](BackplaneStats::forgotten). Then a node that was cut off at that moment may not be
+//! told what it has missed there, and if the broker is behind by as many marks, neither are the
+//! others. [`BackplaneStats::streams`] is how many there are.
 //!
 //! # Redis or NATS
 //!
@@ -152,7 +157,7 @@ pub use self::{
     stats::BackplaneStats,
 };
 pub(super) use self::{
-    envelope::{Change, Entry, SeatId},
+    envelope::{Change, Entry, Place, SeatId},
     inbound::Inbound,
     relay::Relay,
     stamp::Stamp,

@@ -21,9 +21,9 @@ use tokio::{sync::Notify, time::Instant};
 
 use self::streams::{Arrival, Streams};
 use super::{
-    NodeId,
+    NodeId, RETENTION,
     envelope::{Address, Envelope, Place, Refused, Wanted},
-    nodes::{Heard, Nodes},
+    nodes::{End, Heard, Nodes},
     relay::Relay,
     stamp::Stamp,
 };
@@ -45,6 +45,11 @@ struct State {
     nodes: Nodes,
     /// When this node last heard itself.
     echo: Option<Instant>,
+    /// Nodes that are heard for the first time until then were there before this one, and have
+    /// heard all that it has asked.
+    is_new_until: Option<Instant>,
+    /// Since when neither this node nor one that it has given up has come back.
+    steady_since: Option<Instant>,
     /// When all streams are to be marked.
     mark_at: Option<Instant>,
     /// When which topics are to be told of, the next one first.
@@ -174,16 +179,21 @@ impl Inbound {
 
     // The link.
 
-    /// A link stands: the time without one does not count against the other nodes.
-    pub(super) fn connected(&self) {
+    /// A link stands: the time without one does not count against the other nodes. Says whether it
+    /// is the first: then there is nothing yet that could have been missed.
+    pub(super) fn connected(&self) -> bool {
         let now = Instant::now();
         let mut state = self.lock();
-        state.echo = Some(now);
+        let is_first = state.echo.replace(now).is_none();
+        state.steady_since = Some(now);
+        state.is_new_until = is_first.then(|| now + self.relay.options.expiry());
         state.nodes.link();
         for channel in state.channels.values_mut() {
             channel.asked.clear();
         }
-        state.mark_at = Some(now);
+        // Nodes that come back together have one answer from each other.
+        state.mark_at = Some(now + RESYNC);
+        is_first
     }
 
     /// For how long this node has not heard itself.
@@ -223,7 +233,24 @@ impl Inbound {
         };
         for node in silent {
             tracing::warn!(%node, "the hub has lost a node: nothing was heard of it");
-            self.forget_node(node);
+            self.forget_node(node, End::Silent);
+        }
+    }
+
+    /// For how long the streams of topics that nobody here has are of use: while all nodes are there
+    /// until each has had the time to be missed, and otherwise until they come back.
+    pub(super) fn retention(&self) -> Duration {
+        let state = self.lock();
+        let own = self.relay.options.expiry();
+        let longest = state.nodes.longest_expiry().map_or(own, |it| it.max(own));
+        let retention = RETENTION.min(longest * 2);
+        let is_steady = state
+            .steady_since
+            .is_some_and(|it| it.elapsed() >= retention);
+        if is_steady && !state.nodes.is_one_missing() {
+            retention
+        } else {
+            RETENTION
         }
     }
 
@@ -231,14 +258,14 @@ impl Inbound {
     pub(super) fn forget_all(&self) {
         let nodes = self.lock().nodes.all();
         for node in nodes {
-            self.forget_node(node);
+            self.forget_node(node, End::Said);
         }
     }
 
-    fn forget_node(&self, node: NodeId) {
+    fn forget_node(&self, node: NodeId, end: End) {
         let topics: Vec<_> = {
             let mut state = self.lock();
-            state.nodes.remove(node);
+            state.nodes.remove(node, end);
             self.relay.counters.nodes.set(state.nodes.len() as u64);
             // Its streams stay for a while: what it says when it comes back is compared with them.
             state.channels.values().map(|it| it.topic.clone()).collect()
@@ -277,7 +304,7 @@ impl Inbound {
             return;
         }
         match (envelope, topic) {
-            (Envelope::Bye, None) => self.forget_node(node),
+            (Envelope::Bye, None) => self.forget_node(node, End::Said),
             (Envelope::Beat { .. }, None) => {}
             (Envelope::Resync { node: asked }, None) => {
                 if asked.is_none_or(|it| it == self.relay.node) {
@@ -292,12 +319,16 @@ impl Inbound {
             (
                 Envelope::Roster {
                     topic,
+                    place,
                     version,
                     is_last,
                     members,
                 },
                 None,
-            ) => self.roster(node, &topic, version, is_last, members),
+            ) => {
+                self.of_channel(&topic, |it| it.streams.begin(node, place, it.since));
+                self.roster(node, &topic, version, is_last, members);
+            }
             (envelope, Some(topic)) => self.receive_for(node, topic, envelope),
             _ => self.relay.counters.refused.add(1),
         }
@@ -365,7 +396,7 @@ impl Inbound {
                 if asked.is_some_and(|it| it != self.relay.node) {
                     return;
                 }
-                if wanted.members && self.relay.has_presence() {
+                if wanted.members {
                     self.tell_members(node, &topic);
                 }
                 if wanted.newest {
@@ -426,14 +457,21 @@ impl Inbound {
             Envelope::Beat { expiry } => Some(Duration::from_millis(u64::from(*expiry))),
             _ => None,
         };
-        let heard = {
+        let (heard, is_new) = {
             let mut state = self.lock();
             let default = self.relay.options.expiry();
             let heard = state.nodes.hear(node, expiry, default);
+            if heard == Heard::Back {
+                state.steady_since = Some(Instant::now());
+            }
             self.relay.counters.nodes.set(state.nodes.len() as u64);
-            heard
+            (
+                heard,
+                state.is_new_until.is_some_and(|it| Instant::now() < it),
+            )
         };
-        if heard == Heard::New && !matches!(envelope, Envelope::Bye) {
+        let asks = heard == Heard::Back || heard == Heard::New && !is_new;
+        if asks && !matches!(envelope, Envelope::Bye) {
             // It may have members that we have given up, or have never heard of.
             let channel = self.relay.options.nodes_channel();
             let envelope = Envelope::Resync { node: Some(node) };

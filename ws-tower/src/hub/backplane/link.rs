@@ -143,16 +143,20 @@ async fn work_until_error<C: Commands>(
     timeout(patience, commands.subscribe(&own)).await??;
     // What was subscribed to before.
     subscribe(commands, &inbound.channels(), options).await?;
-    inbound.connected();
+    let is_first = inbound.connected();
     relay.counters.connected.set(1);
     for name in inbound.unconfirmed() {
         inbound.ask_all(&name);
     }
+    if !is_first {
+        // Before the others know that it is back: until then they forget nothing.
+        relay.order(nodes.clone(), Envelope::Resync { node: None });
+    }
     relay.order(nodes.clone(), beat(relay));
-    relay.order(nodes.clone(), Envelope::Resync { node: None });
     let mut next_beat = Instant::now() + options.heartbeat;
     // What was begun in pieces, so that publishers and messages come in between.
     let (mut marks, mut forgets) = (false, false);
+    let mut retention = RETENTION;
     let mut changed = relay.take_changed();
     loop {
         if relay.is_stopped() {
@@ -179,20 +183,22 @@ async fn work_until_error<C: Commands>(
             }
             relay.order(nodes.clone(), beat(relay));
             inbound.expire();
+            retention = inbound.retention();
             (marks, forgets) = (true, true);
         }
         inbound.answer();
         if !relay.has_marks() {
-            if inbound.take_mark() {
+            // One pass after the other: those who ask meanwhile have the next.
+            if !marks && inbound.take_mark() {
                 relay.rewind();
                 marks = true;
             }
             marks = marks && relay.mark_some(options.heartbeat);
         }
         while relay.is_crowded() {
-            relay.forget_some(RETENTION, |it| inbound.has(it));
+            relay.forget_some(retention, |it| inbound.has(it));
         }
-        forgets = forgets && relay.forget_some(RETENTION, |it| inbound.has(it));
+        forgets = forgets && relay.forget_some(retention, |it| inbound.has(it));
         if batch.is_empty() {
             relay.take(batch);
         }

@@ -25,7 +25,7 @@ use self::{
 };
 use super::{
     MAX_LOOSE, NodeId, Options,
-    envelope::{Address, Change, Envelope, MAX_HEADER, Remote, Wanted},
+    envelope::{Address, Change, Envelope, MAX_HEADER, Place, Remote, Wanted},
     nodes::Numbers,
     stamp::Stamp,
     stats::{BackplaneStats, Counters},
@@ -177,9 +177,11 @@ impl Relay {
         self.lock().numbers.node_of(number)
     }
 
-    /// The version of the members of a topic; asked while the roster is held.
-    pub(in crate::hub) fn version(&self, topic: &str) -> u64 {
-        self.lock().streams.version(topic)
+    /// How far the stream of a topic has come, and the version of its members; asked while the
+    /// roster is held.
+    pub(in crate::hub) fn place(&self, topic: &str) -> Option<(Place, u64)> {
+        let (point, version) = self.lock().streams.point(topic)?;
+        Some((point.place(Instant::now()), version))
     }
 
     pub(in crate::hub) fn has_presence(&self) -> bool {

@@ -7,10 +7,10 @@ use ws_core::{CloseFrame, Message};
 
 use super::{
     super::{
-        envelope::{Address, Change, Envelope, PART, Place, Publication, Wanted},
+        envelope::{Address, Change, Envelope, PART, Publication, Wanted},
         stamp::Stamp,
     },
-    streams::Point,
+    streams::{Point, age},
 };
 
 /// What the application publishes, and what the backplane itself has to say.
@@ -132,15 +132,7 @@ impl Queued {
     }
 
     pub(super) fn into_envelope(self, now: Instant) -> Envelope {
-        let age = |since| {
-            let age = now.duration_since(since).as_micros();
-            u64::try_from(age).unwrap_or(u64::MAX)
-        };
-        let place = Place {
-            stream: self.point.stream,
-            sequence: self.point.sequence,
-            age: age(self.point.started),
-        };
+        let place = self.point.place(now);
         match self.what {
             What::Message(to, message) => Envelope::Message { place, to, message },
             What::Close(close) => Envelope::Close { place, close },
@@ -151,7 +143,7 @@ impl Queued {
                     node: stamp.node,
                     stream: stamp.stream,
                     sequence: stamp.sequence,
-                    age: age(stamp.at),
+                    age: age(now, stamp.at),
                 };
                 Envelope::Newest { of, message }
             }

@@ -13,7 +13,7 @@ use std::{
 use tokio::time::Instant;
 
 use self::part::Part;
-use super::super::{MAX_LOOSE, NodeId, RETENTION, stamp::Stamp};
+use super::super::{MAX_LOOSE, NodeId, RETENTION, envelope::Place, stamp::Stamp};
 
 /// A stream of messages for each topic that this node publishes to or has members of.
 ///
@@ -79,10 +79,9 @@ impl Streams {
         (outgoing.point(name), previous, version)
     }
 
-    /// The version of the members of a topic; 0 if there never were any.
-    pub(super) fn version(&self, topic: &str) -> u64 {
-        let part = &self.parts[self.place(topic)];
-        part.get(topic).map_or(0, |it| it.version)
+    /// Where the stream of a topic is, and the version of its members.
+    pub(super) fn point(&self, topic: &str) -> Option<(Point, u64)> {
+        self.parts[self.place(topic)].point(topic)
     }
 
     /// Marks some of the streams that have been quiet for so long since their last mark, and of all
@@ -262,6 +261,15 @@ impl Point {
         }
     }
 
+    /// As the others are told of it now.
+    pub(super) fn place(&self, now: Instant) -> Place {
+        Place {
+            stream: self.stream,
+            sequence: self.sequence,
+            age: age(now, self.started),
+        }
+    }
+
     /// The publication at this point, by this node.
     pub(super) fn stamp(&self, node: NodeId) -> Stamp {
         Stamp {
@@ -271,6 +279,12 @@ impl Point {
             at: self.since,
         }
     }
+}
+
+/// In microseconds.
+pub(super) fn age(now: Instant, since: Instant) -> u64 {
+    let age = now.duration_since(since).as_micros();
+    u64::try_from(age).unwrap_or(u64::MAX)
 }
 
 /// Parts: enough that what grows is small, and few enough to look at the first of each.

@@ -61,9 +61,10 @@ impl Part {
         (Arc::clone(&linked.topic), &mut linked.outgoing)
     }
 
-    pub(super) fn get(&self, topic: &str) -> Option<&Outgoing> {
+    /// Where a stream is, with the version of its members.
+    pub(super) fn point(&self, topic: &str) -> Option<(Point, u64)> {
         let place = *self.places.get(topic)?;
-        Some(&self.streams[place as usize].outgoing)
+        Some(self.streams[place as usize].point())
     }
 
     /// Marks the next one that is due. Returns where it is, with the version of its members.
@@ -274,6 +275,10 @@ impl Part {
 impl Linked {
     fn mark(&mut self, pass: u64) -> (Point, u64) {
         self.outgoing.mark(pass);
+        self.point()
+    }
+
+    fn point(&self) -> (Point, u64) {
         let point = self.outgoing.point(Arc::clone(&self.topic));
         (point, self.outgoing.version)
     }
