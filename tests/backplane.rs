@@ -231,11 +231,16 @@ async fn members_of_other_nodes_are_seen_reached_and_left_out() {
         assert_eq!(text(&mut ann).await, expected);
     }
     drop(bob_seat);
+    let bob_id = bob_here.id();
     assert_eq!(
         timeout(SOON, watch.recv()).await.unwrap(),
         Some(Presence::Left(bob_here))
     );
     assert_eq!(here.member_count("lobby"), 1);
+    // Whether it is still there, only its node knows.
+    assert!(here.publish_to("lobby", bob_id, "queued"));
+    here.leave().await;
+    assert!(!here.publish_to("lobby", bob_id, "not queued"));
 }
 
 #[tokio::test]

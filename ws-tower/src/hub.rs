@@ -251,7 +251,10 @@ impl Hub {
         self.publish_message(topic, message.into(), Some(member))
     }
 
-    /// Publishes a message to one member of a topic. Says whether it was reached.
+    /// Publishes a message to one member of a topic. Says whether it was reached: for a member of
+    /// another node, whether the message was queued for the broker. It is not, and `false`, if the
+    /// hub has [left](Self::leave), if the message is too large or the queue is full, or if the id is
+    /// of a node that is not known. Whether the member is still there, only its node knows.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

@@ -70,6 +70,12 @@
 //! hide what a node without members has published before it ended, and a node that was away for
 //! as long begins anew with the others: what it published before it came back is not counted.
 //!
+//! A hub numbers the other nodes in the ids of their members, and gives no number twice, for an id may
+//! be kept by the application. There are 65,534: members of nodes that it hears of later are seen and
+//! get what is published to all, but cannot be named in [`publish_to`](super::Hub::publish_to),
+//! [`publish_except`](super::Hub::publish_except) and [`node_of`](super::Hub::node_of). That is as many
+//! starts of nodes in the life of one process.
+//!
 //! A topic with a name of more than 512 bytes is not shared; its messages count as
 //! [too large](BackplaneStats::too_large). When the last [`Hub`](super::Hub) is dropped, the node
 //! takes its leave, and seats that are left publish on their own node. A program that ends awaits

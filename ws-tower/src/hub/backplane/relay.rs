@@ -57,6 +57,16 @@ struct State {
     numbers: Numbers,
 }
 
+/// What became of a message.
+#[derive(Default)]
+struct Turn {
+    /// Its place among the messages of its topic, if it has one.
+    stamp: Option<Stamp>,
+    is_queued: bool,
+    /// The link is to be woken.
+    wakes: bool,
+}
+
 impl Relay {
     pub(super) fn new(node: NodeId, options: Options) -> Self {
         Self {
@@ -81,7 +91,8 @@ impl Relay {
 
     /// To all members but one.
     pub(in crate::hub) fn publish(&self, topic: &str, except: Option<MemberId>, message: &Message) {
-        if self.queue(topic, except, message).1 {
+        let to = self.all_but(except);
+        if self.queue_message(topic, to, message).wakes {
             self.wake();
         }
     }
@@ -94,14 +105,11 @@ impl Relay {
         except: Option<MemberId>,
         message: &Message,
     ) -> (Option<Stamp>, bool) {
-        let to = match except.and_then(|it| self.remote(it)) {
-            Some(member) => Address::AllBut(member),
-            None => Address::All,
-        };
-        self.queue_message(topic, to, message)
+        let turn = self.queue_message(topic, self.all_but(except), message);
+        (turn.stamp, turn.wakes)
     }
 
-    /// To a member of another node. Says whether the node is known.
+    /// To a member of another node. Says whether the node is known, and the message queued.
     pub(in crate::hub) fn publish_to(
         &self,
         topic: &str,
@@ -111,14 +119,18 @@ impl Relay {
         let Some(member) = self.remote(member) else {
             return false;
         };
-        if self.queue_message(topic, Address::One(member), message).1 {
+        let turn = self.queue_message(topic, Address::One(member), message);
+        if turn.wakes {
             self.wake();
         }
-        true
+        turn.is_queued
     }
 
     pub(in crate::hub) fn close(&self, topic: &str, close: &CloseFrame) {
-        if self.queue_next(topic, What::Close(close.clone()), false).1 {
+        if self
+            .queue_next(topic, What::Close(close.clone()), false)
+            .wakes
+        {
             self.wake();
         }
     }
@@ -204,35 +216,45 @@ impl Relay {
         })
     }
 
-    fn queue_message(&self, topic: &str, to: Address, message: &Message) -> (Option<Stamp>, bool) {
+    fn all_but(&self, except: Option<MemberId>) -> Address {
+        match except.and_then(|it| self.remote(it)) {
+            Some(member) => Address::AllBut(member),
+            None => Address::All,
+        }
+    }
+
+    fn queue_message(&self, topic: &str, to: Address, message: &Message) -> Turn {
         let is_too_large = message.len().saturating_add(MAX_HEADER) > self.max_payload();
         self.queue_next(topic, What::Message(to, message.clone()), is_too_large)
     }
 
     /// Queues what is the next of its stream.
-    fn queue_next(&self, topic: &str, what: What, is_too_large: bool) -> (Option<Stamp>, bool) {
+    fn queue_next(&self, topic: &str, what: What, is_too_large: bool) -> Turn {
+        let mut turn = Turn::default();
         if self.is_stopped() {
-            return (None, false);
+            return turn;
         }
         if !self.takes(topic) {
             self.counters.too_large.add(1);
-            return (None, false);
+            return turn;
         }
         let mut state = self.lock();
         // It has its number, whatever becomes of it: that is how the others find what is missing.
         let point = state.streams.next(topic);
-        let stamp = Some(point.stamp(self.node));
+        turn.stamp = Some(point.stamp(self.node));
         let queued = Queued { point, what };
         if is_too_large {
             self.counters.too_large.add(1);
-            return (stamp, false);
+            return turn;
         }
         if !state.queue.has_room(&queued) {
             self.counters.overflowed.add(1);
-            return (stamp, false);
+            return turn;
         }
         state.queue.push(queued);
-        (stamp, state.queue.len() == 1)
+        turn.is_queued = true;
+        turn.wakes = state.queue.len() == 1;
+        turn
     }
 
     // What the link does.
