@@ -1,6 +1,7 @@
 //! What other nodes have for this one: their messages in order and once, what is missing, their
 //! members, and whether they are alive.
 
+mod liveness;
 mod newest;
 mod presence;
 mod streams;
@@ -21,9 +22,9 @@ use tokio::{sync::Notify, time::Instant};
 
 use self::streams::{Arrival, Streams};
 use super::{
-    NodeId, RETENTION,
+    NodeId,
     envelope::{Address, Envelope, Place, Refused, Wanted},
-    nodes::{End, Heard, Nodes},
+    nodes::{End, Nodes},
     relay::Relay,
     stamp::Stamp,
 };
@@ -218,63 +219,6 @@ impl Inbound {
         is_due
     }
 
-    /// Gives up nodes that have been silent for too long, and what is left of older ones.
-    pub(super) fn expire(&self) {
-        let silent = {
-            let mut state = self.lock();
-            let old = state.nodes.take_old();
-            if !old.is_empty() {
-                for channel in state.channels.values_mut() {
-                    channel.streams.forget(&old);
-                    channel.asked.retain(|node, _| !old.contains(node));
-                }
-            }
-            state.nodes.silent()
-        };
-        for node in silent {
-            tracing::warn!(%node, "the hub has lost a node: nothing was heard of it");
-            self.forget_node(node, End::Silent);
-        }
-    }
-
-    /// For how long the streams of topics that nobody here has are of use: while all nodes are there
-    /// until each has had the time to be missed, and otherwise until they come back.
-    pub(super) fn retention(&self) -> Duration {
-        let state = self.lock();
-        let own = self.relay.options.expiry();
-        let longest = state.nodes.longest_expiry().map_or(own, |it| it.max(own));
-        let retention = RETENTION.min(longest * 2);
-        let is_steady = state
-            .steady_since
-            .is_some_and(|it| it.elapsed() >= retention);
-        if is_steady && !state.nodes.is_one_missing() {
-            retention
-        } else {
-            RETENTION
-        }
-    }
-
-    /// This node has left: nobody tells it any more who comes and goes.
-    pub(super) fn forget_all(&self) {
-        let nodes = self.lock().nodes.all();
-        for node in nodes {
-            self.forget_node(node, End::Said);
-        }
-    }
-
-    fn forget_node(&self, node: NodeId, end: End) {
-        let topics: Vec<_> = {
-            let mut state = self.lock();
-            state.nodes.remove(node, end);
-            self.relay.counters.nodes.set(state.nodes.len() as u64);
-            // Its streams stay for a while: what it says when it comes back is compared with them.
-            state.channels.values().map(|it| it.topic.clone()).collect()
-        };
-        for topic in topics.iter().filter_map(Weak::upgrade) {
-            topic.forget_node(node);
-        }
-    }
-
     // Payloads.
 
     pub(super) fn receive(&self, channel: &str, payload: Bytes) {
@@ -447,37 +391,6 @@ impl Inbound {
             self.relay.counters.missed.add(missed);
             topic.miss(missed);
         }
-    }
-
-    // Nodes.
-
-    /// Says whether the node may be listened to.
-    fn hear(&self, node: NodeId, envelope: &Envelope) -> bool {
-        let expiry = match envelope {
-            Envelope::Beat { expiry } => Some(Duration::from_millis(u64::from(*expiry))),
-            _ => None,
-        };
-        let (heard, is_new) = {
-            let mut state = self.lock();
-            let default = self.relay.options.expiry();
-            let heard = state.nodes.hear(node, expiry, default);
-            if heard == Heard::Back {
-                state.steady_since = Some(Instant::now());
-            }
-            self.relay.counters.nodes.set(state.nodes.len() as u64);
-            (
-                heard,
-                state.is_new_until.is_some_and(|it| Instant::now() < it),
-            )
-        };
-        let asks = heard == Heard::Back || heard == Heard::New && !is_new;
-        if asks && !matches!(envelope, Envelope::Bye) {
-            // It may have members that we have given up, or have never heard of.
-            let channel = self.relay.options.nodes_channel();
-            let envelope = Envelope::Resync { node: Some(node) };
-            self.relay.order(channel, envelope);
-        }
-        heard != Heard::OneTooMany
     }
 
     /// What this node has said itself has come back.
