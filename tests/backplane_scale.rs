@@ -221,3 +221,27 @@ async fn a_flood_of_topics_fills_no_memory_and_is_told_to_who_is_there() {
     here.publish("room-0", "after");
     assert_eq!(text(&mut client).await, "after");
 }
+
+#[tokio::test(start_paused = true)]
+async fn members_that_have_left_while_a_node_was_away_are_not_there_when_it_is_back() {
+    let broker = InProcess::new();
+    let cut = Faulty::new(&broker);
+    let (here, there) = (node(&Faulty::new(&broker)), node(&cut));
+    let (_client, server) = client();
+    let _seat = there.join("lobby", &server);
+    let (_other, other_server) = client();
+    let seat = here.join("lobby", &other_server);
+    until("both", || there.member_count("lobby") == 2).await;
+    cut.is_down.store(true, Ordering::SeqCst);
+    cut.cut();
+    until("cut off", || {
+        there.backplane_stats().unwrap().connected == 0
+    })
+    .await;
+    drop(seat);
+    sleep(Duration::from_secs(5)).await;
+    cut.is_down.store(false, Ordering::SeqCst);
+    until("one has gone", || there.member_count("lobby") == 1).await;
+    let _seat = here.join("lobby", &other_server);
+    until("and come", || there.member_count("lobby") == 2).await;
+}

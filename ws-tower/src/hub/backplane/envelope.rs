@@ -21,7 +21,7 @@ pub(super) enum Envelope {
     },
     /// The sockets of all members are to be closed.
     Close { place: Place, close: CloseFrame },
-    /// How far the stream has come, and which version the members are.
+    /// How far the stream has come, and which version the members are; 0 for nobody.
     Mark { place: Place, version: u64 },
     /// The members have become this version, out of the one before. Before 0 there was nobody.
     Change {

@@ -318,7 +318,12 @@ impl Inbound {
             Envelope::Mark { place, version } => {
                 self.reach(node, name, &topic, place);
                 if self.relay.has_presence() && topic.remote_version(node) != version {
-                    self.ask(name, node, version);
+                    if version == 0 {
+                        // It has nobody there any more, and would not hear a question.
+                        topic.forget_node(node);
+                    } else {
+                        self.ask(name, node, version);
+                    }
                 }
             }
             Envelope::Change {

@@ -135,14 +135,14 @@ impl Relay {
         }
     }
 
-    /// A member has come or gone. The topic's roster is held, so the order is that of the roster;
+    /// A member has come or gone, maybe the last. The topic's roster is held, so the order is that of the roster;
     /// [`work`](Self::wake) is to be woken when it is not.
-    pub(in crate::hub) fn change(&self, topic: &str, change: Change) {
+    pub(in crate::hub) fn change(&self, topic: &str, change: Change, is_last: bool) {
         if !self.has_presence() || !self.takes(topic) {
             return;
         }
         let mut state = self.lock();
-        let (point, previous, version) = state.streams.change(topic);
+        let (point, previous, version) = state.streams.change(topic, is_last);
         let what = What::Change(previous, version, change);
         let queued = Queued { point, what };
         // What is left out is found by its number, and asked for.

@@ -158,12 +158,12 @@ impl Topic {
         true
     }
 
-    /// Tells other nodes of a change, while the roster is held.
-    pub(super) fn share(&self, change: impl FnOnce() -> Change) {
+    /// Tells other nodes of a change, after which nobody may be left, while the roster is held.
+    pub(super) fn share(&self, is_last: bool, change: impl FnOnce() -> Change) {
         if let Some(relay) = &self.relay
             && relay.has_presence()
         {
-            relay.change(&self.name, change());
+            relay.change(&self.name, change(), is_last);
         }
     }
 

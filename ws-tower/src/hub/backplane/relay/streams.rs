@@ -34,7 +34,7 @@ struct Outgoing {
     sequence: u64,
     started: Instant,
     last: Instant,
-    /// The version of the members.
+    /// The version of the members; 0 if there are none.
     version: u64,
     /// Whether the others were told how far it has come.
     is_marked: bool,
@@ -70,12 +70,14 @@ impl Streams {
         outgoing.point(name)
     }
 
-    /// The members of a topic change. Returns their version before and after it.
-    pub(super) fn change(&mut self, topic: &str) -> (Point, u64, u64) {
+    /// The members of a topic change, and it may be the last that leaves. Returns their version before
+    /// and after it.
+    pub(super) fn change(&mut self, topic: &str, is_last: bool) -> (Point, u64, u64) {
         self.last_number += 1;
         let version = self.last_number;
         let (name, outgoing) = self.touch(topic);
-        let previous = mem::replace(&mut outgoing.version, version);
+        let next = if is_last { 0 } else { version };
+        let previous = mem::replace(&mut outgoing.version, next);
         (outgoing.point(name), previous, version)
     }
 
@@ -343,7 +345,7 @@ mod tests {
         streams.rewind();
         assert_eq!(marks(&mut streams).len(), 1);
         assert_eq!(marks(&mut streams).len(), 0);
-        let (_, previous, version) = streams.change("lobby");
+        let (_, previous, version) = streams.change("lobby", false);
         advance(QUIET).await;
         let marks = streams.mark(QUIET, 2);
         assert_eq!((previous, marks[0].1), (0, version));
@@ -458,14 +460,14 @@ mod tests {
     async fn what_is_used_while_all_are_marked_is_marked_no_later() {
         let mut streams = Streams::default();
         for topic in 0..1000 {
-            streams.change(&format!("{topic}"));
+            streams.change(&format!("{topic}"), false);
         }
         advance(QUIET).await;
         assert_eq!(marks(&mut streams).len(), 1000);
         streams.rewind();
         let mut marked = streams.mark(QUIET, 300).len();
         for topic in 0..1000 {
-            streams.change(&format!("{topic}"));
+            streams.change(&format!("{topic}"), false);
         }
         marked += marks(&mut streams).len();
         assert_eq!(marked, 1000);
