@@ -1,23 +1,13 @@
 //! The hub across nodes, over a broker in the process that can be cut, stalled and lied to.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{
-    future::pending,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::atomic::Ordering, time::Duration};
 
-use bytes::Bytes;
 use futures_util::FutureExt;
-use tokio::{
-    sync::watch,
-    time::{sleep, timeout},
-};
+use tokio::time::{sleep, timeout};
+use ws_tests::faulty::Faulty;
 use ws_tower::{
-    BoxError, CloseCode, Config, Message, WebSocket,
+    CloseCode, Config, Message, WebSocket,
     hub::{
         Backplane, Hub, Policy, Presence, SlowConsumer,
         backplane::{BackplaneStats, Broker, Commands, InProcess, Messages},
@@ -72,100 +62,6 @@ async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 
 fn stats(hub: &Hub) -> BackplaneStats {
     hub.backplane_stats().unwrap()
-}
-
-/// A broker with faults.
-#[derive(Clone)]
-struct Faulty {
-    broker: InProcess,
-    /// Connections of an older generation are cut.
-    generation: watch::Sender<u64>,
-    is_down: Arc<AtomicBool>,
-    stalls: Arc<AtomicBool>,
-    /// So many messages are lost on their way in.
-    loses: Arc<AtomicUsize>,
-}
-
-impl Faulty {
-    fn new(broker: &InProcess) -> Self {
-        Self {
-            broker: broker.clone(),
-            generation: watch::Sender::new(0),
-            is_down: Arc::default(),
-            stalls: Arc::default(),
-            loses: Arc::default(),
-        }
-    }
-
-    fn cut(&self) {
-        self.generation.send_modify(|it| *it += 1);
-    }
-}
-
-struct Half<T>(T, Faulty, watch::Receiver<u64>);
-
-impl Broker for Faulty {
-    type Commands = Half<<InProcess as Broker>::Commands>;
-    type Messages = Half<<InProcess as Broker>::Messages>;
-
-    async fn connect(&self) -> Result<(Self::Commands, Self::Messages), BoxError> {
-        if self.is_down.load(Ordering::SeqCst) {
-            return Err("down".into());
-        }
-        let (commands, messages) = self.broker.connect().await?;
-        let cut = || self.generation.subscribe();
-        Ok((
-            Half(commands, self.clone(), cut()),
-            Half(messages, self.clone(), cut()),
-        ))
-    }
-}
-
-impl Commands for Half<<InProcess as Broker>::Commands> {
-    fn max_payload(&self) -> usize {
-        1 << 20
-    }
-
-    async fn subscribe(&mut self, channels: &[String]) -> Result<(), BoxError> {
-        self.0.subscribe(channels).await
-    }
-
-    async fn unsubscribe(&mut self, channels: &[String]) -> Result<(), BoxError> {
-        self.0.unsubscribe(channels).await
-    }
-
-    async fn publish(&mut self, batch: &[(String, Bytes)]) -> Result<(), BoxError> {
-        if self.1.stalls.load(Ordering::SeqCst) {
-            return pending().await;
-        }
-        if self.2.has_changed()? {
-            return Err("cut".into());
-        }
-        let lose = |it: usize| it.checked_sub(1);
-        for one in batch {
-            // Kinds 1 and 2 are messages.
-            let is_message = matches!(one.1.get(4), Some(1 | 2));
-            let loses = &self.1.loses;
-            if is_message
-                && loses
-                    .fetch_update(Ordering::SeqCst, Ordering::SeqCst, lose)
-                    .is_ok()
-            {
-                continue;
-            }
-            self.0.publish(std::slice::from_ref(one)).await?;
-        }
-        Ok(())
-    }
-}
-
-impl Messages for Half<<InProcess as Broker>::Messages> {
-    async fn recv(&mut self) -> Result<(String, Bytes), BoxError> {
-        tokio::select! {
-            received = self.0.recv() => received,
-            _ = self.2.changed() => Err("cut".into()),
-        }
-    }
 }
 
 // Who gets what.
@@ -335,11 +231,16 @@ async fn members_of_other_nodes_are_seen_reached_and_left_out() {
         assert_eq!(text(&mut ann).await, expected);
     }
     drop(bob_seat);
+    let bob_id = bob_here.id();
     assert_eq!(
         timeout(SOON, watch.recv()).await.unwrap(),
         Some(Presence::Left(bob_here))
     );
     assert_eq!(here.member_count("lobby"), 1);
+    // Whether it is still there, only its node knows.
+    assert!(here.publish_to("lobby", bob_id, "queued"));
+    here.leave().await;
+    assert!(!here.publish_to("lobby", bob_id, "not queued"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -496,7 +397,7 @@ async fn what_another_node_told_of_hides_no_loss_before_it() {
     here.publish("sensor", "22 °C");
     // A third node has the last one, and tells of it.
     let sequence_and_age = [3_u64, 0].map(u64::to_be_bytes).concat();
-    let head = b"wsb\x02\x0c\0\0\0\0\0\0\0\x63";
+    let head = b"wsb\x03\x0c\0\0\0\0\0\0\0\x63";
     let told = [
         &head[..],
         node,
@@ -790,11 +691,11 @@ async fn foreign_and_broken_payloads_are_counted_and_change_nothing() {
     let payloads: [&'static [u8]; 6] = [
         b"",
         b"{\"text\":\"hello\"}",
-        b"wsb\x03\x01from the future",
-        b"wsb\x02\x01short",
-        b"wsb\x02\xff\0\0\0\0\0\0\0\x01",
+        b"wsb\x04\x01from the future",
+        b"wsb\x03\x01short",
+        b"wsb\x03\xff\0\0\0\0\0\0\0\x01",
         // A text that is not UTF-8.
-        b"wsb\x02\x01\0\0\0\0\0\0\0\x01\
+        b"wsb\x03\x01\0\0\0\0\0\0\0\x01\
           \0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\0\xff",
     ];
     for channel in ["ws:topic:lobby", "ws:nodes"] {
@@ -809,7 +710,7 @@ async fn foreign_and_broken_payloads_are_counted_and_change_nothing() {
 
 /// An envelope of a node that there is not: its kind and what that has.
 fn forged(kind: u8, numbers: &[u64], rest: &[u8]) -> Vec<u8> {
-    let mut envelope = b"wsb\x02".to_vec();
+    let mut envelope = b"wsb\x03".to_vec();
     envelope.push(kind);
     for number in [77].iter().chain(numbers) {
         envelope.extend(number.to_be_bytes());

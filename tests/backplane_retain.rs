@@ -240,7 +240,7 @@ async fn what_a_stranger_tells_replaces_nothing_that_has_passed() {
     let node = here.node().unwrap().number().to_be_bytes();
     let newest = |stream: u64, sequence: u64, age: u64, of: [u8; 8], text: &str| {
         let numbers = [stream, sequence, age].map(u64::to_be_bytes);
-        let head = [b"wsb\x02\x0c\0\0\0\0\0\0\0\x63".as_slice(), &of].concat();
+        let head = [b"wsb\x03\x0c\0\0\0\0\0\0\0\x63".as_slice(), &of].concat();
         [&head, &numbers.concat()[..], text.as_bytes()].concat()
     };
     // Of the same node and its place is past; of another one and its time is.
@@ -252,7 +252,7 @@ async fn what_a_stranger_tells_replaces_nothing_that_has_passed() {
     let refused = || there.backplane_stats().unwrap().refused;
     broker.publish("ws:topic:topic", newest(1, 0, 0, node, "no place"));
     broker.publish("ws:topic:topic", newest(1, 1, 0, [0; 8], "no node"));
-    broker.publish("ws:topic:topic", &b"wsb\x02\x0c\0\0\0\0\0\0\0\x63"[..]);
+    broker.publish("ws:topic:topic", &b"wsb\x03\x0c\0\0\0\0\0\0\0\x63"[..]);
     until("the refusal", || refused() == 3).await;
     // What has passed since this node asked is newer than what another node published before: an
     // age that is told says nothing of the time that the answer took.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`broker`] | Redis and NATS, in processes of their own |
 //! | [`deflate`] | a receiver of compressed messages that is as strict as can be |
+//! | [`faulty`] | a broker for hubs in one process, with faults |
 //! | [`feed`] | drives a connection with pieces of a stream, and writes down what comes of it |
 //! | [`foreign`] | servers of other hands, in processes of their own |
 //! | [`fuzz`] | the bodies of the fuzz targets |
@@ -23,6 +24,7 @@
 
 pub mod broker;
 pub mod deflate;
+pub mod faulty;
 pub mod feed;
 pub mod foreign;
 pub mod fuzz;

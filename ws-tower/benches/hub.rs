@@ -6,6 +6,9 @@
 //! on the loopback device, which a process of its own reads: there the kernel's price is in it, the
 //! receiving half of TCP too. "In flight" messages are published together, and the next when all
 //! subscribers have got them.
+//!
+//! The last part has no price of a delivery: how long the longest of many publishes takes on the
+//! wall, while the backplane is busy with many topics.
 
 use std::{
     env, fs, io,
@@ -28,7 +31,7 @@ use tokio::{
 };
 use ws_tower::{
     Config, Message, PreparedMessage, Session, WebSocket,
-    hub::{Hub, Policy, Seat, SlowConsumer},
+    hub::{Backplane, Hub, Policy, Seat, SlowConsumer, backplane::InProcess},
     ws_core::{Connection, Role},
 };
 
@@ -85,6 +88,12 @@ fn main() -> io::Result<()> {
     let name = "beside a stalled subscriber: 1000 over tcp";
     if name.contains(&filter) {
         runtime.block_on(beside_stalled(1000))?;
+    }
+    for count in [0, 1000, 100_000, 400_000] {
+        let name = format!("longest publish: beside {count} topics of a backplane");
+        if name.contains(&filter) {
+            runtime.block_on(longest_publish(&name, count))?;
+        }
     }
     Ok(())
 }
@@ -372,6 +381,29 @@ async fn beside_stalled(count: usize) -> io::Result<()> {
         );
     }
     println!("{:?}", hub.stats());
+    Ok(())
+}
+
+/// A thread publishes while the backplane beats and says how far each topic has come. It is the
+/// time on the wall, so what the machine gives to others is in it: only a quiet one has a meaning.
+async fn longest_publish(name: &str, count: usize) -> io::Result<()> {
+    let backplane = Backplane::new(InProcess::new()).heartbeat(Duration::from_millis(250));
+    let hub = Hub::builder().backplane(backplane).build();
+    let socket = socket(Nowhere::default());
+    let names = (0..count).map(|number| format!("topic/{number}"));
+    let seats: Vec<_> = names.map(|it| hub.join(&it, &socket)).collect();
+    let publisher = tokio::task::spawn_blocking(move || {
+        let (start, mut longest) = (Instant::now(), Duration::ZERO);
+        while start.elapsed() < SAMPLE * 2 {
+            let before = Instant::now();
+            hub.publish("nobody", "x");
+            longest = longest.max(before.elapsed());
+        }
+        longest
+    });
+    let longest = publisher.await.map_err(io::Error::other)?;
+    println!("{name:<58} {:>12}", longest.as_nanos());
+    drop(seats);
     Ok(())
 }
 

@@ -113,6 +113,7 @@
 //! | a topic, beside its first seat | about 480, with a name of a few letters |
 //! | a message that a topic retains | the message once |
 //! | a message that waits, for each subscriber | 16, and the message once for all |
+//! | a topic [across machines](backplane#what-is-kept), for a while after it was left too | about 500 and 200, with a name of a few letters |
 //!
 //! The benchmark `hub` of this crate measures what a delivery takes.
 
@@ -250,7 +251,10 @@ impl Hub {
         self.publish_message(topic, message.into(), Some(member))
     }
 
-    /// Publishes a message to one member of a topic. Says whether it was reached.
+    /// Publishes a message to one member of a topic. Says whether it was reached: for a member of
+    /// another node, whether the message was queued for the broker. It is not, and `false`, if the
+    /// hub has [left](Self::leave), if the message is too large or the queue is full, or if the id is
+    /// of a node that is not known. Whether the member is still there, only its node knows.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -346,7 +350,7 @@ impl Hub {
 
     /// What the backplane has done so far; `None` without one.
     pub fn backplane_stats(&self) -> Option<BackplaneStats> {
-        Some(self.relay()?.counters.get())
+        Some(self.relay()?.stats())
     }
 
     /// This node; `None` without a backplane.

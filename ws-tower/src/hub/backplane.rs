@@ -60,6 +60,9 @@
 //! Between two nodes the order of a topic may differ: each has its own members' messages first. So
 //! two nodes that publish at the same moment may retain different messages, until the next.
 //!
+//! A node that is new to a topic learns from those who have it how far they are, and counts from
+//! there; of a node that publishes to it and does not have it, it counts from the first message.
+//!
 //! What is counted is the node's: a member that joins during an outage is told of the whole of it.
 //! A message [to one member](super::Hub::publish_to) has a number as all others, and when it is
 //! lost all members are told. A stream that began within the time a message travels before
@@ -67,10 +70,29 @@
 //! hide what a node without members has published before it ended, and a node that was away for
 //! as long begins anew with the others: what it published before it came back is not counted.
 //!
+//! A hub numbers the other nodes in the ids of their members, and gives no number twice, for an id may
+//! be kept by the application. There are 65,534: members of nodes that it hears of later are seen and
+//! get what is published to all, but cannot be named in [`publish_to`](super::Hub::publish_to),
+//! [`publish_except`](super::Hub::publish_except) and [`node_of`](super::Hub::node_of). That is as many
+//! starts of nodes in the life of one process.
+//!
 //! A topic with a name of more than 512 bytes is not shared; its messages count as
 //! [too large](BackplaneStats::too_large). When the last [`Hub`](super::Hub) is dropped, the node
 //! takes its leave, and seats that are left publish on their own node. A program that ends awaits
 //! [`Hub::leave`](super::Hub::leave).
+//!
+//! # What is kept
+//!
+//! A node remembers how far it has come with each topic that it publishes to, and the version of
+//! its members: about 200 bytes and the name. That is what the others compare their numbers with.
+//! For topics that somebody on this node has it is kept. For others it is of use as long as a node may
+//! be cut off that has missed something: it is forgotten six heartbeats after the last message, join or
+//! leave, and while a node is missing, or this one, after 10 minutes. Names may come from clients, so
+//! it is at most 65,536 of the others: beyond that those that were used first are forgotten, after the
+//! mark that says to all who are there what is missing, and are counted as
+//! [forgotten](BackplaneStats::forgotten). Then a node that was cut off at that moment may not be
+//! told what it has missed there, and if the broker is behind by as many marks, neither are the
+//! others. [`BackplaneStats::streams`] is how many there are.
 //!
 //! # Redis or NATS
 //!
@@ -141,7 +163,7 @@ pub use self::{
     stats::BackplaneStats,
 };
 pub(super) use self::{
-    envelope::{Change, Entry, SeatId},
+    envelope::{Change, Entry, Place, SeatId},
     inbound::Inbound,
     relay::Relay,
     stamp::Stamp,
@@ -321,3 +343,6 @@ const MAX_PREFIX: usize = 32;
 /// How long a stream is remembered that nobody on this node is subscribed to: an outage that
 /// takes longer may hide what was lost at its end.
 const RETENTION: Duration = Duration::from_secs(600);
+
+/// How many streams are remembered that nobody on this node is subscribed to.
+const MAX_LOOSE: usize = 1 << 16;

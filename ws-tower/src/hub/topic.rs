@@ -132,7 +132,7 @@ impl Topic {
                     roster.len += 1;
                     let member = Member::new(id, metadata.cloned());
                     let wakers = roster.tell(&[Presence::Joined(member)]);
-                    self.share(|| {
+                    self.share(false, || {
                         let (seat, metadata) = (id.into(), metadata.cloned());
                         Change::Joined(backplane::Entry { seat, metadata })
                     });
@@ -414,7 +414,7 @@ impl Source for Topic {
                 roster.len -= 1;
                 let member = Member::new(id, member.metadata.clone());
                 wakers = roster.tell(&[Presence::Left(member)]);
-                self.share(|| Change::Left(id.into()));
+                self.share(roster.len == 0, || Change::Left(id.into()));
             }
             (left, wakers, roster.close_if_unused())
         };

@@ -21,7 +21,7 @@ pub(super) enum Envelope {
     },
     /// The sockets of all members are to be closed.
     Close { place: Place, close: CloseFrame },
-    /// How far the stream has come, and which version the members are.
+    /// How far the stream has come, and which version the members are; 0 for nobody.
     Mark { place: Place, version: u64 },
     /// The members have become this version, out of the one before. Before 0 there was nobody.
     Change {
@@ -29,17 +29,19 @@ pub(super) enum Envelope {
         version: u64,
         change: Change,
     },
-    /// Who are your members, or which is your newest message? `None` asks all nodes. To ask for
-    /// nothing says on a channel of one's own that the subscription stands.
+    /// Who are your members and how far has your stream come, or which is your newest message?
+    /// `None` asks all nodes. What comes back of it says that the subscription stands.
     Ask {
         node: Option<NodeId>,
         wanted: Wanted,
     },
     /// The newest message of a topic, for a node that has asked: again, or for the first time.
     Newest { of: Publication, message: Message },
-    /// These are, or the next part of them.
+    /// These are, or the next part of them, and this is how far the stream has come: messages before
+    /// that may be on their way.
     Roster {
         topic: Utf8Bytes,
+        place: Place,
         version: u64,
         is_last: bool,
         members: Vec<Entry>,
@@ -54,7 +56,7 @@ pub(super) enum Envelope {
 
 /// A place in the stream of one node's messages to one topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(in crate::hub) struct Place {
     /// Of two streams of a node, the later one has the greater number.
     pub(super) stream: u64,
     /// Counts from 1.

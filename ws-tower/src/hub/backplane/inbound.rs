@@ -1,6 +1,7 @@
 //! What other nodes have for this one: their messages in order and once, what is missing, their
 //! members, and whether they are alive.
 
+mod liveness;
 mod newest;
 mod presence;
 mod streams;
@@ -23,7 +24,7 @@ use self::streams::{Arrival, Streams};
 use super::{
     NodeId,
     envelope::{Address, Envelope, Place, Refused, Wanted},
-    nodes::{Heard, Nodes},
+    nodes::{End, Nodes},
     relay::Relay,
     stamp::Stamp,
 };
@@ -45,6 +46,11 @@ struct State {
     nodes: Nodes,
     /// When this node last heard itself.
     echo: Option<Instant>,
+    /// Nodes that are heard for the first time until then were there before this one, and have
+    /// heard all that it has asked.
+    is_new_until: Option<Instant>,
+    /// Since when neither this node nor one that it has given up has come back.
+    steady_since: Option<Instant>,
     /// When all streams are to be marked.
     mark_at: Option<Instant>,
     /// When which topics are to be told of, the next one first.
@@ -124,6 +130,7 @@ impl Inbound {
                 }
                 (None, Some(_)) => {
                     state.channels.remove(&name);
+                    self.relay.release(&name);
                     changes.unsubscribe.push(name);
                 }
                 (None, None) => {}
@@ -173,16 +180,21 @@ impl Inbound {
 
     // The link.
 
-    /// A link stands: the time without one does not count against the other nodes.
-    pub(super) fn connected(&self) {
+    /// A link stands: the time without one does not count against the other nodes. Says whether it
+    /// is the first: then there is nothing yet that could have been missed.
+    pub(super) fn connected(&self) -> bool {
         let now = Instant::now();
         let mut state = self.lock();
-        state.echo = Some(now);
+        let is_first = state.echo.replace(now).is_none();
+        state.steady_since = Some(now);
+        state.is_new_until = is_first.then(|| now + self.relay.options.expiry());
         state.nodes.link();
         for channel in state.channels.values_mut() {
             channel.asked.clear();
         }
-        state.mark_at = Some(now);
+        // Nodes that come back together have one answer from each other.
+        state.mark_at = Some(now + RESYNC);
+        is_first
     }
 
     /// For how long this node has not heard itself.
@@ -205,46 +217,6 @@ impl Inbound {
             state.mark_at = None;
         }
         is_due
-    }
-
-    /// Gives up nodes that have been silent for too long, and what is left of older ones.
-    pub(super) fn expire(&self) {
-        let silent = {
-            let mut state = self.lock();
-            let old = state.nodes.take_old();
-            if !old.is_empty() {
-                for channel in state.channels.values_mut() {
-                    channel.streams.forget(&old);
-                    channel.asked.retain(|node, _| !old.contains(node));
-                }
-            }
-            state.nodes.silent()
-        };
-        for node in silent {
-            tracing::warn!(%node, "the hub has lost a node: nothing was heard of it");
-            self.forget_node(node);
-        }
-    }
-
-    /// This node has left: nobody tells it any more who comes and goes.
-    pub(super) fn forget_all(&self) {
-        let nodes = self.lock().nodes.all();
-        for node in nodes {
-            self.forget_node(node);
-        }
-    }
-
-    fn forget_node(&self, node: NodeId) {
-        let topics: Vec<_> = {
-            let mut state = self.lock();
-            state.nodes.remove(node);
-            self.relay.counters.nodes.set(state.nodes.len() as u64);
-            // Its streams stay for a while: what it says when it comes back is compared with them.
-            state.channels.values().map(|it| it.topic.clone()).collect()
-        };
-        for topic in topics.iter().filter_map(Weak::upgrade) {
-            topic.forget_node(node);
-        }
     }
 
     // Payloads.
@@ -276,7 +248,7 @@ impl Inbound {
             return;
         }
         match (envelope, topic) {
-            (Envelope::Bye, None) => self.forget_node(node),
+            (Envelope::Bye, None) => self.forget_node(node, End::Said),
             (Envelope::Beat { .. }, None) => {}
             (Envelope::Resync { node: asked }, None) => {
                 if asked.is_none_or(|it| it == self.relay.node) {
@@ -291,12 +263,16 @@ impl Inbound {
             (
                 Envelope::Roster {
                     topic,
+                    place,
                     version,
                     is_last,
                     members,
                 },
                 None,
-            ) => self.roster(node, &topic, version, is_last, members),
+            ) => {
+                self.of_channel(&topic, |it| it.streams.begin(node, place, it.since));
+                self.roster(node, &topic, version, is_last, members);
+            }
             (envelope, Some(topic)) => self.receive_for(node, topic, envelope),
             _ => self.relay.counters.refused.add(1),
         }
@@ -342,7 +318,12 @@ impl Inbound {
             Envelope::Mark { place, version } => {
                 self.reach(node, name, &topic, place);
                 if self.relay.has_presence() && topic.remote_version(node) != version {
-                    self.ask(name, node, version);
+                    if version == 0 {
+                        // It has nobody there any more, and would not hear a question.
+                        topic.forget_node(node);
+                    } else {
+                        self.ask(name, node, version);
+                    }
                 }
             }
             Envelope::Change {
@@ -364,7 +345,7 @@ impl Inbound {
                 if asked.is_some_and(|it| it != self.relay.node) {
                     return;
                 }
-                if wanted.members && self.relay.has_presence() {
+                if wanted.members {
                     self.tell_members(node, &topic);
                 }
                 if wanted.newest {
@@ -415,30 +396,6 @@ impl Inbound {
             self.relay.counters.missed.add(missed);
             topic.miss(missed);
         }
-    }
-
-    // Nodes.
-
-    /// Says whether the node may be listened to.
-    fn hear(&self, node: NodeId, envelope: &Envelope) -> bool {
-        let expiry = match envelope {
-            Envelope::Beat { expiry } => Some(Duration::from_millis(u64::from(*expiry))),
-            _ => None,
-        };
-        let heard = {
-            let mut state = self.lock();
-            let default = self.relay.options.expiry();
-            let heard = state.nodes.hear(node, expiry, default);
-            self.relay.counters.nodes.set(state.nodes.len() as u64);
-            heard
-        };
-        if heard == Heard::New && !matches!(envelope, Envelope::Bye) {
-            // It may have members that we have given up, or have never heard of.
-            let channel = self.relay.options.nodes_channel();
-            let envelope = Envelope::Resync { node: Some(node) };
-            self.relay.order(channel, envelope);
-        }
-        heard != Heard::OneTooMany
     }
 
     /// What this node has said itself has come back.

@@ -12,7 +12,7 @@ use std::{
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    Options,
+    Options, RETENTION,
     broker::{Broker, Commands, Messages},
     envelope::Envelope,
     inbound::{Changes, Inbound},
@@ -36,7 +36,6 @@ pub(super) async fn run<B: Broker>(broker: B, inbound: Arc<Inbound>, relay: Arc<
     let options = &relay.options;
     let mut batch = Batch::default();
     let mut delay = MIN_DELAY;
-    let mut swept = Instant::now();
     while !relay.is_stopped() {
         let since = Instant::now();
         match timeout(options.deadline, broker.connect()).await {
@@ -68,13 +67,10 @@ pub(super) async fn run<B: Broker>(broker: B, inbound: Arc<Inbound>, relay: Arc<
             relay.expire(&mut batch);
             // What is wanted is subscribed to by the next link.
             inbound.settle(relay.take_changed());
+            while relay.forget_some(RETENTION, |it| inbound.has(it)) {}
             sleep(until.duration_since(Instant::now()).min(TICK)).await;
         }
         relay.expire(&mut batch);
-        if swept.elapsed() >= SWEEP {
-            swept = Instant::now();
-            forget(&inbound, &relay);
-        }
         delay = (delay * 2).min(options.max_backoff);
     }
 }
@@ -147,14 +143,20 @@ async fn work_until_error<C: Commands>(
     timeout(patience, commands.subscribe(&own)).await??;
     // What was subscribed to before.
     subscribe(commands, &inbound.channels(), options).await?;
-    inbound.connected();
+    let is_first = inbound.connected();
     relay.counters.connected.set(1);
     for name in inbound.unconfirmed() {
         inbound.ask_all(&name);
     }
+    if !is_first {
+        // Before the others know that it is back: until then they forget nothing.
+        relay.order(nodes.clone(), Envelope::Resync { node: None });
+    }
     relay.order(nodes.clone(), beat(relay));
-    relay.order(nodes.clone(), Envelope::Resync { node: None });
     let mut next_beat = Instant::now() + options.heartbeat;
+    // What was begun in pieces, so that publishers and messages come in between.
+    let (mut marks, mut forgets) = (false, false);
+    let mut retention = RETENTION;
     let mut changed = relay.take_changed();
     loop {
         if relay.is_stopped() {
@@ -181,22 +183,31 @@ async fn work_until_error<C: Commands>(
             }
             relay.order(nodes.clone(), beat(relay));
             inbound.expire();
-            if !relay.has_marks() {
-                relay.mark_quiet(options.heartbeat);
-                forget(inbound, relay);
-            }
+            retention = inbound.retention();
+            (marks, forgets) = (true, true);
         }
         inbound.answer();
-        if batch.is_empty() {
-            if !relay.has_marks() && inbound.take_mark() {
-                relay.mark_all();
+        if !relay.has_marks() {
+            // One pass after the other: those who ask meanwhile have the next.
+            if !marks && inbound.take_mark() {
+                relay.rewind();
+                marks = true;
             }
+            marks = marks && relay.mark_some(options.heartbeat);
+        }
+        while relay.is_crowded() {
+            relay.forget_some(retention, |it| inbound.has(it));
+        }
+        forgets = forgets && relay.forget_some(retention, |it| inbound.has(it));
+        if batch.is_empty() {
             relay.take(batch);
         }
         if batch.is_empty() {
-            let until = inbound
-                .next_turn()
-                .map_or(next_beat, |it| it.min(next_beat));
+            let until = match inbound.next_turn() {
+                _ if marks || forgets => Instant::now(),
+                Some(turn) => turn.min(next_beat),
+                None => next_beat,
+            };
             let wait = until.saturating_duration_since(Instant::now());
             let _ = timeout(wait, relay.work.notified()).await;
         } else {
@@ -215,12 +226,6 @@ async fn publish<C: Commands>(
     timeout(patience, commands.publish(batch.payloads())).await??;
     relay.counters.sent.add(batch.clear());
     Ok(())
-}
-
-/// Forgets streams of topics that nobody here has: the version of the members is in them.
-fn forget(inbound: &Inbound, relay: &Relay) {
-    let topics = relay.old().into_iter();
-    relay.forget(topics.filter(|it| !inbound.has(it)));
 }
 
 async fn change<C: Commands>(
@@ -268,9 +273,6 @@ const STEADY: Duration = Duration::from_secs(5);
 
 /// How often messages are looked at for their deadline while there is no connection.
 const TICK: Duration = Duration::from_millis(100);
-
-/// How often streams are looked for that can be forgotten, while there is no connection.
-const SWEEP: Duration = Duration::from_secs(60);
 
 /// Channels in one command: a few kilobytes.
 const PIECE: usize = 256;

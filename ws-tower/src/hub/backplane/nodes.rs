@@ -14,8 +14,22 @@ use super::{NodeId, RETENTION, envelope::Entry};
 #[derive(Default)]
 pub(super) struct Nodes {
     alive: HashMap<NodeId, Node>,
-    /// Those that have ended, and when: their streams are kept for a while.
-    gone: HashMap<NodeId, Instant>,
+    /// Those that have ended: their streams are kept for a while.
+    gone: HashMap<NodeId, Gone>,
+}
+
+struct Gone {
+    at: Instant,
+    end: End,
+}
+
+/// How a node has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// It has said so, and does not come back.
+    Said,
+    /// Nothing is heard of it any more: it may be cut off.
+    Silent,
 }
 
 struct Node {
@@ -44,7 +58,10 @@ struct Roster {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Heard {
     Known,
+    /// For the first time, as far as is remembered.
     New,
+    /// After it had been given up.
+    Back,
     /// There are too many, and this is not one of them.
     OneTooMany,
 }
@@ -65,8 +82,9 @@ impl Nodes {
         let now = Instant::now();
         let heard = if self.alive.contains_key(&node) {
             Heard::Known
-        } else if self.alive.len() + self.gone.len() < MAX_NODES || self.gone.contains_key(&node) {
-            self.gone.remove(&node);
+        } else if self.gone.remove(&node).is_some() {
+            Heard::Back
+        } else if self.alive.len() + self.gone.len() < MAX_NODES {
             Heard::New
         } else {
             return Heard::OneTooMany;
@@ -104,15 +122,26 @@ impl Nodes {
             .collect()
     }
 
-    pub(super) fn remove(&mut self, node: NodeId) {
+    pub(super) fn remove(&mut self, node: NodeId, end: End) {
         if self.alive.remove(&node).is_some() {
-            self.gone.insert(node, Instant::now());
+            let at = Instant::now();
+            self.gone.insert(node, Gone { at, end });
         }
+    }
+
+    /// Whether one may be cut off and come back.
+    pub(super) fn is_one_missing(&self) -> bool {
+        self.gone.values().any(|it| it.end == End::Silent)
+    }
+
+    /// The longest silence after which one of those that are alive is given up.
+    pub(super) fn longest_expiry(&self) -> Option<Duration> {
+        self.alive.values().map(|it| it.expiry).max()
     }
 
     /// Those that ended so long ago that nothing of theirs is on its way any more.
     pub(super) fn take_old(&mut self) -> HashSet<NodeId> {
-        let is_old = |_: &NodeId, ended: &mut Instant| ended.elapsed() >= RETENTION;
+        let is_old = |_: &NodeId, gone: &mut Gone| gone.at.elapsed() >= RETENTION;
         self.gone.extract_if(is_old).map(|(id, _)| id).collect()
     }
 
@@ -232,10 +261,10 @@ mod tests {
         assert_eq!(nodes.hear(NodeId(1), None, DEFAULT), Heard::Known);
         advance(DEFAULT).await;
         for node in nodes.silent() {
-            nodes.remove(node);
+            nodes.remove(node, End::Silent);
         }
         assert_eq!((nodes.len(), flood(&mut nodes, 200_000)), (0, 0));
-        assert_eq!(nodes.hear(NodeId(1), None, DEFAULT), Heard::New);
+        assert_eq!(nodes.hear(NodeId(1), None, DEFAULT), Heard::Back);
         advance(RETENTION).await;
         assert_eq!(nodes.take_old().len(), MAX_NODES - 1);
         assert_eq!(flood(&mut nodes, 200_000), MAX_NODES - 1);

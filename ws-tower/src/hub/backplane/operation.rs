@@ -110,4 +110,5 @@
 //! | `failed_connects`, `disconnects` | the log says why |
 //! | [`missed`](super::BackplaneStats::missed) | members here were told that they have missed something |
 //! | [`expired`](super::BackplaneStats::expired), [`overflowed`](super::BackplaneStats::overflowed) | the broker is away, or slower than what is published |
+//! | [`forgotten`](super::BackplaneStats::forgotten) | more topics are used and left than a node remembers |
 //! | [`nodes`](super::BackplaneStats::nodes) | how many others are heard: the same number everywhere |

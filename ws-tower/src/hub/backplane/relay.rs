@@ -5,6 +5,7 @@ mod queue;
 mod streams;
 
 use std::{
+    collections::VecDeque,
     mem,
     pin::pin,
     sync::{
@@ -19,15 +20,15 @@ use ws_core::{CloseFrame, Message};
 
 pub(super) use self::batch::Batch;
 use self::{
-    queue::{Queue, Queued, What},
-    streams::{Point, Streams},
+    queue::{BATCH, Queue, Queued, What},
+    streams::{Forgotten, Point, Streams},
 };
 use super::{
-    NodeId, Options,
-    envelope::{Address, Change, Envelope, MAX_HEADER, Remote, Wanted},
+    MAX_LOOSE, NodeId, Options,
+    envelope::{Address, Change, Envelope, MAX_HEADER, Place, Remote, Wanted},
     nodes::Numbers,
     stamp::Stamp,
-    stats::Counters,
+    stats::{BackplaneStats, Counters},
 };
 use crate::session::feeds::MemberId;
 
@@ -56,6 +57,16 @@ struct State {
     numbers: Numbers,
 }
 
+/// What became of a message.
+#[derive(Default)]
+struct Turn {
+    /// Its place among the messages of its topic, if it has one.
+    stamp: Option<Stamp>,
+    is_queued: bool,
+    /// The link is to be woken.
+    wakes: bool,
+}
+
 impl Relay {
     pub(super) fn new(node: NodeId, options: Options) -> Self {
         Self {
@@ -80,7 +91,8 @@ impl Relay {
 
     /// To all members but one.
     pub(in crate::hub) fn publish(&self, topic: &str, except: Option<MemberId>, message: &Message) {
-        if self.queue(topic, except, message).1 {
+        let to = self.all_but(except);
+        if self.queue_message(topic, to, message).wakes {
             self.wake();
         }
     }
@@ -93,14 +105,11 @@ impl Relay {
         except: Option<MemberId>,
         message: &Message,
     ) -> (Option<Stamp>, bool) {
-        let to = match except.and_then(|it| self.remote(it)) {
-            Some(member) => Address::AllBut(member),
-            None => Address::All,
-        };
-        self.queue_message(topic, to, message)
+        let turn = self.queue_message(topic, self.all_but(except), message);
+        (turn.stamp, turn.wakes)
     }
 
-    /// To a member of another node. Says whether the node is known.
+    /// To a member of another node. Says whether the node is known, and the message queued.
     pub(in crate::hub) fn publish_to(
         &self,
         topic: &str,
@@ -110,26 +119,30 @@ impl Relay {
         let Some(member) = self.remote(member) else {
             return false;
         };
-        if self.queue_message(topic, Address::One(member), message).1 {
+        let turn = self.queue_message(topic, Address::One(member), message);
+        if turn.wakes {
             self.wake();
         }
-        true
+        turn.is_queued
     }
 
     pub(in crate::hub) fn close(&self, topic: &str, close: &CloseFrame) {
-        if self.queue_next(topic, What::Close(close.clone()), false).1 {
+        if self
+            .queue_next(topic, What::Close(close.clone()), false)
+            .wakes
+        {
             self.wake();
         }
     }
 
-    /// A member has come or gone. The topic's roster is held, so the order is that of the roster;
+    /// A member has come or gone, maybe the last. The topic's roster is held, so the order is that of the roster;
     /// [`work`](Self::wake) is to be woken when it is not.
-    pub(in crate::hub) fn change(&self, topic: &str, change: Change) {
+    pub(in crate::hub) fn change(&self, topic: &str, change: Change, is_last: bool) {
         if !self.has_presence() || !self.takes(topic) {
             return;
         }
         let mut state = self.lock();
-        let (point, previous, version) = state.streams.change(topic);
+        let (point, previous, version) = state.streams.change(topic, is_last);
         let what = What::Change(previous, version, change);
         let queued = Queued { point, what };
         // What is left out is found by its number, and asked for.
@@ -153,6 +166,15 @@ impl Relay {
         self.wake();
     }
 
+    /// What it has done so far, and what is there now.
+    pub(in crate::hub) fn stats(&self) -> BackplaneStats {
+        let streams = self.lock().streams.len();
+        BackplaneStats {
+            streams: streams as u64,
+            ..self.counters.get()
+        }
+    }
+
     /// Waits until the link has ended.
     pub(in crate::hub) async fn ended(&self) {
         let mut ended = pin!(self.ended.notified());
@@ -167,9 +189,11 @@ impl Relay {
         self.lock().numbers.node_of(number)
     }
 
-    /// The version of the members of a topic; asked while the roster is held.
-    pub(in crate::hub) fn version(&self, topic: &str) -> u64 {
-        self.lock().streams.version(topic)
+    /// How far the stream of a topic has come, and the version of its members; asked while the
+    /// roster is held.
+    pub(in crate::hub) fn place(&self, topic: &str) -> Option<(Place, u64)> {
+        let (point, version) = self.lock().streams.point(topic)?;
+        Some((point.place(Instant::now()), version))
     }
 
     pub(in crate::hub) fn has_presence(&self) -> bool {
@@ -192,35 +216,45 @@ impl Relay {
         })
     }
 
-    fn queue_message(&self, topic: &str, to: Address, message: &Message) -> (Option<Stamp>, bool) {
+    fn all_but(&self, except: Option<MemberId>) -> Address {
+        match except.and_then(|it| self.remote(it)) {
+            Some(member) => Address::AllBut(member),
+            None => Address::All,
+        }
+    }
+
+    fn queue_message(&self, topic: &str, to: Address, message: &Message) -> Turn {
         let is_too_large = message.len().saturating_add(MAX_HEADER) > self.max_payload();
         self.queue_next(topic, What::Message(to, message.clone()), is_too_large)
     }
 
     /// Queues what is the next of its stream.
-    fn queue_next(&self, topic: &str, what: What, is_too_large: bool) -> (Option<Stamp>, bool) {
+    fn queue_next(&self, topic: &str, what: What, is_too_large: bool) -> Turn {
+        let mut turn = Turn::default();
         if self.is_stopped() {
-            return (None, false);
+            return turn;
         }
         if !self.takes(topic) {
             self.counters.too_large.add(1);
-            return (None, false);
+            return turn;
         }
         let mut state = self.lock();
         // It has its number, whatever becomes of it: that is how the others find what is missing.
         let point = state.streams.next(topic);
-        let stamp = Some(point.stamp(self.node));
+        turn.stamp = Some(point.stamp(self.node));
         let queued = Queued { point, what };
         if is_too_large {
             self.counters.too_large.add(1);
-            return (stamp, false);
+            return turn;
         }
         if !state.queue.has_room(&queued) {
             self.counters.overflowed.add(1);
-            return (stamp, false);
+            return turn;
         }
         state.queue.push(queued);
-        (stamp, state.queue.len() == 1)
+        turn.is_queued = true;
+        turn.wakes = state.queue.len() == 1;
+        turn
     }
 
     // What the link does.
@@ -284,30 +318,64 @@ impl Relay {
     /// Whether marks wait that were queued before. More of them would say nothing new, and have
     /// no bound.
     pub(super) fn has_marks(&self) -> bool {
-        self.lock().queue.has_marks()
+        self.lock().queue.marks() > 0
     }
 
-    /// Queues a mark for each stream that has been quiet for so long since its last one, behind
-    /// the messages that it tells of.
-    pub(super) fn mark_quiet(&self, quiet: Duration) {
-        self.lock().mark(|streams| streams.mark_quiet(quiet));
+    /// Queues marks for streams that have been quiet for so long since their last one, behind the
+    /// messages that they tell of: for as many as a broker takes at once. Says whether there may be
+    /// more.
+    pub(super) fn mark_some(&self, quiet: Duration) -> bool {
+        // Publishers come in between.
+        (0..BATCH / PIECE).all(|_| {
+            let mut state = self.lock();
+            let marks = state.streams.mark(quiet, PIECE);
+            let any_more = marks.len() == PIECE;
+            for (point, version) in marks {
+                state.queue_mark(point, version);
+            }
+            any_more
+        })
     }
 
-    /// As [`mark_quiet`](Self::mark_quiet), for all streams.
-    pub(super) fn mark_all(&self) {
-        self.lock().mark(Streams::mark_all);
+    /// All streams are to be [marked](Self::mark_some), quiet or not.
+    pub(super) fn rewind(&self) {
+        self.lock().streams.rewind();
     }
 
-    /// Topics that have been quiet for so long that their streams may be forgotten, marked or not,
-    /// if nobody is there.
-    pub(super) fn old(&self) -> Vec<Arc<str>> {
-        self.lock().streams.old()
+    /// Whether streams of topics that nobody here has are more than are kept.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.lock().streams.is_crowded()
     }
 
-    pub(super) fn forget(&self, topics: impl Iterator<Item = Arc<str>>) {
-        for topic in topics {
-            self.lock().streams.forget(&topic);
+    /// Forgets some streams that are of no use any more, after so long without one, or are too
+    /// many, if nobody here `has` their topic. Says whether there may be more.
+    pub(super) fn forget_some(&self, retention: Duration, has: impl Fn(&str) -> bool) -> bool {
+        let old = self.lock().streams.old(retention, PIECE);
+        for (topic, last) in &old {
+            if has(topic) {
+                self.lock().streams.hold(topic);
+                continue;
+            }
+            let mut state = self.lock();
+            match state.streams.forget(topic, *last) {
+                Forgotten::Not => continue,
+                Forgotten::Marked => {}
+                Forgotten::Unmarked(point, version) => {
+                    if state.queue.marks() < MAX_LOOSE {
+                        state.queue_mark(point, version);
+                    }
+                }
+            }
+            if last.elapsed() < retention {
+                self.counters.forgotten.add(1);
+            }
         }
+        old.len() == PIECE
+    }
+
+    /// Nobody here has the topic any more.
+    pub(super) fn release(&self, topic: &str) {
+        self.lock().streams.release(topic);
     }
 
     /// Takes what is to be published next. What has waited too long is left out. When the batch
@@ -350,7 +418,11 @@ impl Relay {
     pub(super) fn expire(&self, batch: &mut Batch) {
         let now = Instant::now();
         let patience = self.options.deadline;
-        let (gone, _orders) = self.lock().queue.expire(now, patience);
+        // Publishers do not wait meanwhile.
+        let (waiting, _orders) = self.lock().queue.take_all();
+        let is_late = |it: &Queued| it.deadline(patience).is_none_or(|it| it <= now);
+        let (gone, kept): (VecDeque<_>, _) = waiting.into_iter().partition(is_late);
+        self.lock().queue.put_back(kept, &gone);
         let messages = gone.iter().filter(|it| it.deadline(patience).is_some());
         let expired = batch.expire(now) + messages.count() as u64;
         self.counters.expired.add(expired);
@@ -363,95 +435,14 @@ impl Relay {
 }
 
 impl State {
-    fn mark(&mut self, marks: impl FnOnce(&mut Streams) -> Vec<(Point, u64)>) {
-        for (point, version) in marks(&mut self.streams) {
-            let what = What::Mark(version);
-            self.queue.push(Queued { point, what });
-        }
+    fn queue_mark(&mut self, point: Point, version: u64) {
+        let what = What::Mark(version);
+        self.queue.push(Queued { point, what });
     }
 }
+
+/// How many streams are looked at while publishers wait.
+const PIECE: usize = 32;
 
 #[cfg(test)]
-mod tests {
-    use tokio::time::advance;
-
-    use super::{super::RETENTION, *};
-
-    fn relay() -> Relay {
-        Relay::new(NodeId(1), Options::default())
-    }
-
-    fn publish(relay: &Relay, topic: &str, text: &str) {
-        relay.publish(topic, None, &Message::from(text));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_is_in_time_does_not_wait_behind_what_is_late() {
-        let relay = relay();
-        for _ in 0..2000 {
-            publish(&relay, "lobby", "late");
-        }
-        advance(relay.options.deadline).await;
-        publish(&relay, "lobby", "in time");
-        let mut batch = Batch::default();
-        relay.take(&mut batch);
-        assert_eq!(batch.payloads().len(), 1);
-        assert_eq!(relay.counters.get().expired, 2000);
-    }
-
-    #[tokio::test]
-    async fn marks_are_not_queued_again_while_some_wait() {
-        let relay = relay();
-        for topic in 0..2000 {
-            publish(&relay, &format!("{topic}"), "text");
-        }
-        let mut batch = Batch::default();
-        while relay.lock().queue.len() > 0 {
-            relay.take(&mut batch);
-        }
-        assert!(!relay.has_marks());
-        relay.mark_all();
-        let mut taken = 0;
-        while relay.has_marks() {
-            batch = Batch::default();
-            relay.take(&mut batch);
-            taken += batch.payloads().len();
-        }
-        assert_eq!(taken, 2000);
-        relay.mark_all();
-        relay.expire(&mut batch);
-        assert!(!relay.has_marks());
-    }
-
-    #[tokio::test]
-    async fn answers_leave_in_pieces_that_a_broker_takes_in_time() {
-        let relay = relay();
-        for _ in 0..2000 {
-            relay.order("ws:nodes".into(), Envelope::Bye);
-        }
-        let mut batches = 0;
-        loop {
-            let mut batch = Batch::default();
-            relay.take(&mut batch);
-            if batch.is_empty() {
-                break;
-            }
-            assert!(batch.payloads().len() <= queue::BATCH);
-            batches += 1;
-        }
-        assert_eq!(batches, 4);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn streams_that_nobody_has_are_forgotten_without_a_broker_too() {
-        let relay = relay();
-        publish(&relay, "old", "text");
-        advance(RETENTION).await;
-        publish(&relay, "new", "text");
-        let old = relay.old();
-        assert_eq!(old, [Arc::from("old")]);
-        relay.forget(old.into_iter());
-        advance(RETENTION).await;
-        assert_eq!(relay.old(), [Arc::from("new")]);
-    }
-}
+mod tests;

@@ -2,7 +2,7 @@
 
 use crate::hub::stats::Counter;
 
-/// What the [backplane](super) of a hub has done so far. Every number but the last two counts from
+/// What the [backplane](super) of a hub has done so far. Every number but the last three counts from
 /// the hub's beginning and wraps.
 ///
 /// A message that this node gave up is counted here as expired, overflowed or too large, and at
@@ -33,10 +33,17 @@ pub struct BackplaneStats {
     /// How often a connection to the broker could not be made: it was away, or refused the user or
     /// the certificate. The log says why.
     pub failed_connects: u64,
+    /// Streams of messages to topics without anybody on this node that were forgotten too early,
+    /// because they were more than 65,536. A node that was cut off at that time may not be told
+    /// what it has missed in them: see [what is kept](super#what-is-kept).
+    pub forgotten: u64,
     /// Other nodes that are alive, now.
     pub nodes: u64,
     /// Whether there is a connection to the broker, now: 1 or 0.
     pub connected: u64,
+    /// Streams of messages of this node to a topic whose place it remembers, now: see
+    /// [what is kept](super#what-is-kept).
+    pub streams: u64,
 }
 
 #[derive(Default)]
@@ -51,12 +58,14 @@ pub(in crate::hub) struct Counters {
     pub(super) refused: Counter,
     pub(super) disconnects: Counter,
     pub(super) failed_connects: Counter,
+    pub(super) forgotten: Counter,
     pub(super) nodes: Counter,
     pub(super) connected: Counter,
 }
 
 impl Counters {
-    pub(in crate::hub) fn get(&self) -> BackplaneStats {
+    /// All of them; [`streams`](BackplaneStats::streams) is not counted here.
+    pub(super) fn get(&self) -> BackplaneStats {
         BackplaneStats {
             sent: self.sent.get(),
             expired: self.expired.get(),
@@ -68,8 +77,10 @@ impl Counters {
             refused: self.refused.get(),
             disconnects: self.disconnects.get(),
             failed_connects: self.failed_connects.get(),
+            forgotten: self.forgotten.get(),
             nodes: self.nodes.get(),
             connected: self.connected.get(),
+            streams: 0,
         }
     }
 }

@@ -8,7 +8,7 @@ use ws_core::{Message, PreparedMessage};
 use super::{Topic, guests::Guests, wake};
 use crate::{
     hub::{
-        backplane::{Change, Entry, NodeId, SeatId, Stamp},
+        backplane::{Change, Entry, NodeId, Place, SeatId, Stamp},
         delivery::Delivery,
         policy::SlowConsumer,
         presence::{Member, Presence},
@@ -92,15 +92,20 @@ impl Topic {
 
     // Members.
 
-    /// The members of this node, for the others, with the version they are.
-    pub(in crate::hub) fn local_members(&self) -> (u64, Vec<Entry>) {
+    /// The members of this node, for the others, with how far its messages have come and the version
+    /// that the members are; none without presence. `None`: there never were any of either.
+    pub(in crate::hub) fn local_members(&self) -> Option<(Place, u64, Vec<Entry>)> {
+        let relay = self.relay.as_ref()?;
         let _roster = self.roster();
-        let version = self.relay.as_ref().map_or(0, |it| it.version(&self.name));
-        let members = self.collect(|id, member| Entry {
-            seat: id.into(),
-            metadata: member.metadata.clone(),
-        });
-        (version, members)
+        let (place, version) = relay.place(&self.name)?;
+        let mut members = Vec::new();
+        if relay.has_presence() {
+            members = self.collect(|id, member| Entry {
+                seat: id.into(),
+                metadata: member.metadata.clone(),
+            });
+        }
+        Some((place, version, members))
     }
 
     /// The version of another node's members; 0 for none.
@@ -153,12 +158,12 @@ impl Topic {
         true
     }
 
-    /// Tells other nodes of a change, while the roster is held.
-    pub(super) fn share(&self, change: impl FnOnce() -> Change) {
+    /// Tells other nodes of a change, after which nobody may be left, while the roster is held.
+    pub(super) fn share(&self, is_last: bool, change: impl FnOnce() -> Change) {
         if let Some(relay) = &self.relay
             && relay.has_presence()
         {
-            relay.change(&self.name, change());
+            relay.change(&self.name, change(), is_last);
         }
     }
 

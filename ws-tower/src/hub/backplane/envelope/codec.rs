@@ -1,7 +1,7 @@
 //! Envelopes as bytes.
 //!
 //! ```text
-//! "wsb" | version 2 | kind | node 8 | what the kind has, numbers in network order
+//! "wsb" | version 3 | kind | node 8 | what the kind has, numbers in network order
 //! ```
 //!
 //! The decoder takes nothing on trust: a broker is shared with others. It refuses what it does not
@@ -19,7 +19,7 @@ use super::{
 };
 
 const MAGIC: &[u8; 3] = b"wsb";
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// The most that an envelope adds to a payload, in bytes.
 pub(in crate::hub::backplane) const MAX_HEADER: usize = 13 + 24 + 2 + 22;
@@ -97,11 +97,13 @@ impl Envelope {
             Self::Resync { node } => out.put_u64(node.map_or(0, |it| it.0)),
             Self::Roster {
                 topic,
+                place,
                 version,
                 is_last,
                 members,
             } => {
                 put_text(&mut out, topic);
+                put_place(&mut out, *place);
                 out.put_u64(*version);
                 out.put_u8(u8::from(*is_last));
                 for entry in members {
@@ -200,6 +202,7 @@ fn open(mut rest: Bytes) -> Option<(NodeId, Envelope)> {
         },
         ROSTER => {
             let topic = text(rest)?;
+            let place = mark(rest)?;
             let version = number(rest)?;
             let is_last = flag(rest)?;
             let mut members = Vec::new();
@@ -208,6 +211,7 @@ fn open(mut rest: Bytes) -> Option<(NodeId, Envelope)> {
             }
             Envelope::Roster {
                 topic,
+                place,
                 version,
                 is_last,
                 members,

@@ -92,16 +92,20 @@ fn envelope() -> impl Strategy<Value = Envelope> {
         Just(Envelope::Bye),
         (
             any::<String>(),
+            some_place(),
             any::<u64>(),
             any::<bool>(),
             prop::collection::vec(some_entry(), 0..5)
         )
-            .prop_map(|(topic, version, is_last, members)| Envelope::Roster {
-                topic: topic.into(),
-                version,
-                is_last,
-                members,
-            }),
+            .prop_map(
+                |(topic, place, version, is_last, members)| Envelope::Roster {
+                    topic: topic.into(),
+                    place,
+                    version,
+                    is_last,
+                    members,
+                }
+            ),
     ]
 }
 
@@ -115,7 +119,7 @@ proptest! {
     #[test]
     fn no_payload_is_a_panic(payload in any::<Vec<u8>>(), kind in 0..16_u8) {
         let _ = Envelope::decode(payload.clone().into());
-        let ours = [b"wsb\x02".as_slice(), &[kind], &payload].concat();
+        let ours = [b"wsb\x03".as_slice(), &[kind], &payload].concat();
         if let Ok((node, envelope)) = Envelope::decode(ours.clone().into()) {
             prop_assert_eq!(envelope.encode(node), ours);
         }
@@ -148,7 +152,7 @@ fn a_message_is_its_payload_behind_a_header_of_known_bytes() {
         to: Address::All,
         message: "Hi".into(),
     };
-    let expected = b"wsb\x02\x01\x01\x02\x03\x04\x05\x06\x07\x08\
+    let expected = b"wsb\x03\x01\x01\x02\x03\x04\x05\x06\x07\x08\
         \0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x04\0Hi";
     assert_eq!(&envelope.encode(NODE)[..], expected);
 }
@@ -160,13 +164,13 @@ fn what_is_foreign_newer_or_broken_is_refused_as_such() {
     assert_eq!(decode(b"{\"hello\":1}"), Some(Refused::Foreign));
     assert_eq!(decode(b"wsb"), Some(Refused::Broken));
     assert_eq!(decode(b"wsb\x01whatever"), Some(Refused::Version(1)));
-    assert_eq!(decode(b"wsb\x02\x0b\0\0\0\0\0\0\0\x01"), None);
+    assert_eq!(decode(b"wsb\x03\x0b\0\0\0\0\0\0\0\x01"), None);
     assert_eq!(
-        decode(b"wsb\x02\x0b\0\0\0\0\0\0\0\0"),
+        decode(b"wsb\x03\x0b\0\0\0\0\0\0\0\0"),
         Some(Refused::Broken)
     );
     assert_eq!(
-        decode(b"wsb\x02\x0b\0\0\0\0\0\0\0\x01more"),
+        decode(b"wsb\x03\x0b\0\0\0\0\0\0\0\x01more"),
         Some(Refused::Broken)
     );
 }

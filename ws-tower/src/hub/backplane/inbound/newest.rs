@@ -25,7 +25,7 @@ impl Inbound {
     /// stands.
     pub(in crate::hub::backplane) fn ask_all(&self, name: &Arc<str>) {
         let wanted = Wanted {
-            members: self.relay.has_presence(),
+            members: true,
             newest: self.topic(name).is_some_and(|it| it.retains()),
         };
         if wanted.newest {

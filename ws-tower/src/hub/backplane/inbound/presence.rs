@@ -42,12 +42,12 @@ impl Inbound {
         self.relay.order(channel, envelope);
     }
 
-    /// Tells another node who is here, in parts that any broker takes.
+    /// Tells another node how far the stream has come and who is here, in parts that any broker
+    /// takes.
     pub(super) fn tell_members(&self, node: NodeId, topic: &Topic) {
-        let (version, members) = topic.local_members();
-        if version == 0 {
+        let Some((place, version, members)) = topic.local_members() else {
             return;
-        }
+        };
         let channel = self.relay.options.node_channel(node);
         let name = &**topic.name();
         let mut parts: Vec<Vec<Entry>> = vec![Vec::new()];
@@ -64,6 +64,7 @@ impl Inbound {
         for (part, members) in parts.into_iter().enumerate() {
             let envelope = Envelope::Roster {
                 topic: name.into(),
+                place,
                 version,
                 is_last: part == last,
                 members,
@@ -80,9 +81,13 @@ impl Inbound {
         is_last: bool,
         members: Vec<Entry>,
     ) {
-        let Some(topic) = self.topic(name) else {
+        let Some(topic) = self.topic(name).filter(|_| self.relay.has_presence()) else {
             return;
         };
+        if version == 0 {
+            // Nobody was ever there.
+            return;
+        }
         let part = |state: &mut State| state.nodes.part(node, name, version, is_last, members);
         let Some(members) = part(&mut self.lock()) else {
             return;

@@ -23,6 +23,8 @@ struct Incoming {
     sequence: u64,
     /// The last that came and was for all members: what is missing in between does not count.
     heard: u64,
+    /// It was told how far it has come, and nothing has come in its place.
+    is_told: bool,
 }
 
 /// What a place in a stream means.
@@ -51,6 +53,20 @@ impl Streams {
         self.place(node, place, place.sequence, 0, since)
     }
 
+    /// A node has told how far its stream has come, in no order with its messages: some before that
+    /// may come yet. What comes after it is counted from there.
+    pub(super) fn begin(&mut self, node: NodeId, place: Place, since: Option<Instant>) {
+        if !self.by_node.contains_key(&node) && !self.is_new(place, since) {
+            let incoming = Incoming {
+                stream: place.stream,
+                sequence: place.sequence,
+                heard: 0,
+                is_told: true,
+            };
+            self.by_node.insert(node, incoming);
+        }
+    }
+
     /// Forgets nodes that are no more.
     pub(super) fn forget(&mut self, nodes: &HashSet<NodeId>) {
         self.by_node.retain(|node, _| !nodes.contains(node));
@@ -75,7 +91,7 @@ impl Streams {
         let mut heard_before = 0;
         let expected = match self.by_node.get(&node) {
             Some(known) if known.stream == place.stream => {
-                if place.sequence <= known.sequence {
+                if place.sequence <= known.sequence && !(known.is_told && before < place.sequence) {
                     return Arrival::Repeated;
                 }
                 heard_before = known.heard;
@@ -84,20 +100,23 @@ impl Streams {
             Some(known) if known.stream > place.stream => return Arrival::Repeated,
             // We were here when it began.
             Some(_) => Some(0),
-            None => {
-                let age = Duration::from_micros(place.age);
-                let is_younger_than = |it: Instant| it.elapsed() > age;
-                let is_new = since.is_some_and(is_younger_than);
-                (is_new && self.forgot.is_none_or(is_younger_than)).then_some(0)
-            }
+            None => self.is_new(place, since).then_some(0),
         };
         let incoming = Incoming {
             stream: place.stream,
             sequence: place.sequence,
             heard: heard.max(heard_before),
+            is_told: false,
         };
         self.by_node.insert(node, incoming);
         Arrival::Due(expected.map_or(0, |it| before.saturating_sub(it)))
+    }
+
+    /// Whether the stream has begun when the subscription stood, and no other one was forgotten.
+    fn is_new(&self, place: Place, since: Option<Instant>) -> bool {
+        let age = Duration::from_micros(place.age);
+        let is_younger_than = |it: Instant| it.elapsed() > age;
+        since.is_some_and(is_younger_than) && self.forgot.is_none_or(is_younger_than)
     }
 }
 
@@ -158,6 +177,40 @@ mod tests {
         };
         assert!(streams.has_come(&stamp(1)));
         assert!(!streams.has_come(&stamp(2)), "it was for one member");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_told_before_is_counted_from_and_hides_nothing_that_is_on_its_way() {
+        let since = Some(Instant::now());
+        let at = |stream, sequence| place(stream, sequence, Duration::from_secs(9));
+        let told = || {
+            let mut streams = Streams::default();
+            streams.begin(NODE, at(1, 5), since);
+            streams
+        };
+        assert_eq!(told().message(NODE, at(1, 6), true, since), Arrival::Due(0));
+        assert_eq!(told().message(NODE, at(1, 8), true, since), Arrival::Due(2));
+        assert_eq!(told().mark(NODE, at(1, 8), since), Arrival::Due(3));
+        assert_eq!(told().mark(NODE, at(1, 5), since), Arrival::Repeated);
+        assert_eq!(told().message(NODE, at(2, 2), true, since), Arrival::Due(1));
+        let mut streams = told();
+        assert_eq!(
+            streams.message(NODE, at(1, 4), true, since),
+            Arrival::Due(0)
+        );
+        streams.begin(NODE, at(1, 9), since);
+        assert_eq!(
+            streams.message(NODE, at(1, 4), true, since),
+            Arrival::Repeated
+        );
+        assert_eq!(
+            streams.message(NODE, at(1, 6), true, since),
+            Arrival::Due(1)
+        );
+        // It began while we listened: it is counted from there.
+        advance(Duration::from_secs(10)).await;
+        let mut streams = told();
+        assert_eq!(streams.mark(NODE, at(1, 7), since), Arrival::Due(7));
     }
 
     #[tokio::test(start_paused = true)]

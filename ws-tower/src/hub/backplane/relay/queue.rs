@@ -7,10 +7,10 @@ use ws_core::{CloseFrame, Message};
 
 use super::{
     super::{
-        envelope::{Address, Change, Envelope, PART, Place, Publication, Wanted},
+        envelope::{Address, Change, Envelope, PART, Publication, Wanted},
         stamp::Stamp,
     },
-    streams::Point,
+    streams::{Point, age},
 };
 
 /// What the application publishes, and what the backplane itself has to say.
@@ -85,28 +85,26 @@ impl Queue {
         (orders, queued)
     }
 
-    /// Gives up what has waited too long, and what is said anew on a new link. Returns it: it is to
-    /// be dropped outside the lock.
-    pub(super) fn expire(
-        &mut self,
-        now: Instant,
-        patience: Duration,
-    ) -> (VecDeque<Queued>, VecDeque<Order>) {
-        let (gone, kept) = mem::take(&mut self.waiting)
-            .into_iter()
-            .partition(|it| it.deadline(patience).is_none_or(|it| it <= now));
-        self.waiting = kept;
-        self.marks = 0;
-        self.size = self.waiting.iter().map(Queued::size).sum();
-        (gone, mem::take(&mut self.orders))
+    /// Takes out all that waits, to be looked at outside the lock. It counts until it is
+    /// [put back](Self::put_back).
+    pub(super) fn take_all(&mut self) -> (VecDeque<Queued>, VecDeque<Order>) {
+        (mem::take(&mut self.waiting), mem::take(&mut self.orders))
+    }
+
+    /// Puts back what is kept of it, before what has come since.
+    pub(super) fn put_back(&mut self, kept: VecDeque<Queued>, gone: &VecDeque<Queued>) {
+        let since = mem::replace(&mut self.waiting, kept);
+        self.waiting.extend(since);
+        self.size -= gone.iter().map(Queued::size).sum::<usize>();
+        self.marks -= gone.iter().filter(|it| it.is_mark()).count();
     }
 
     pub(super) fn len(&self) -> usize {
         self.waiting.len()
     }
 
-    pub(super) fn has_marks(&self) -> bool {
-        self.marks > 0
+    pub(super) fn marks(&self) -> usize {
+        self.marks
     }
 }
 
@@ -134,15 +132,7 @@ impl Queued {
     }
 
     pub(super) fn into_envelope(self, now: Instant) -> Envelope {
-        let age = |since| {
-            let age = now.duration_since(since).as_micros();
-            u64::try_from(age).unwrap_or(u64::MAX)
-        };
-        let place = Place {
-            stream: self.point.stream,
-            sequence: self.point.sequence,
-            age: age(self.point.started),
-        };
+        let place = self.point.place(now);
         match self.what {
             What::Message(to, message) => Envelope::Message { place, to, message },
             What::Close(close) => Envelope::Close { place, close },
@@ -153,7 +143,7 @@ impl Queued {
                     node: stamp.node,
                     stream: stamp.stream,
                     sequence: stamp.sequence,
-                    age: age(stamp.at),
+                    age: age(now, stamp.at),
                 };
                 Envelope::Newest { of, message }
             }
