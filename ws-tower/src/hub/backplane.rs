@@ -35,7 +35,9 @@
 //!   other nodes get them in order and never twice. What does not arrive, for whatever reason, is
 //!   found by its number, or by a mark that follows when the topic has been quiet for a
 //!   [heartbeat](Backplane::heartbeat), or when a connection has come back. Nothing is stored, so
-//!   nothing is sent again later.
+//!   nothing is sent again later. A node that subscribes in the very moment in which the first
+//!   messages of another one are on their way may count them as missing: rather that than a loss
+//!   unseen.
 //! - **Missing is told.** Each member of the topic gets the [notice](super::Policy::notice) of its
 //!   policy, with the number of messages that are missing in that place. Without a notice, the
 //!   policy [`Disconnect`](super::SlowConsumer::Disconnect) closes the sockets, for nobody is to
