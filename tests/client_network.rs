@@ -463,19 +463,8 @@ fn the_environment_says_which_proxy_and_which_hosts_go_without() {
         ] {
             let runtime = tokio::runtime::Runtime::new().unwrap();
             let server = runtime.block_on(ProxyServer::http(None));
-            let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-            for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"] {
-                command.env_remove(name).env_remove(name.to_lowercase());
-            }
-            let status = command
-                .args([name, "--exact"])
-                .env(MARK, expected)
-                .env(name_of_proxy, format!("http://{}", server.address))
-                .env("NO_PROXY", no_proxy)
-                .env_remove("REQUEST_METHOD")
-                .stdout(std::process::Stdio::null())
-                .status();
-            assert!(status.unwrap().success(), "{name_of_proxy} {no_proxy}");
+            let status = server.run_test(name, name_of_proxy, no_proxy, (MARK, expected));
+            assert!(status.success(), "{name_of_proxy} {no_proxy}");
             let is_proxied = !server.asked().is_empty();
             assert_eq!(
                 is_proxied,

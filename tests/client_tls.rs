@@ -407,19 +407,9 @@ fn the_proxy_for_wss_is_https_proxy_and_not_http_proxy() {
         ("HTTPS_PROXY", "a.example", true),
     ] {
         let server = runtime.block_on(ProxyServer::http(None));
-        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-        for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"] {
-            command.env_remove(name).env_remove(name.to_lowercase());
-        }
-        let status = command
-            .args([name, "--exact"])
-            .env(TARGET, format!("wss://localhost:{target}/"))
-            .env(variable, format!("http://{}", server.address))
-            .env("NO_PROXY", no_proxy)
-            .env_remove("REQUEST_METHOD")
-            .stdout(std::process::Stdio::null())
-            .status();
-        assert!(status.unwrap().success(), "{variable} {no_proxy}");
+        let url = format!("wss://localhost:{target}/");
+        let status = server.run_test(name, variable, no_proxy, (TARGET, &url));
+        assert!(status.success(), "{variable} {no_proxy}");
         let asked = server.asked();
         let expected = is_proxied.then(|| format!("localhost:{target}"));
         assert_eq!(asked.first(), expected.as_ref(), "{variable} {no_proxy}");

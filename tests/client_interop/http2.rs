@@ -28,22 +28,6 @@ async fn refused(connection: &Http2Connection, path: &str) -> ConnectError {
     within(connection.open(path)).await.unwrap_err()
 }
 
-async fn text(socket: &mut WebSocket) -> String {
-    let message = within(socket.recv()).await.unwrap().unwrap();
-    message.as_text().unwrap().to_owned()
-}
-
-async fn echoes(socket: &mut WebSocket, message: Message) {
-    within(socket.send(message.clone())).await.unwrap();
-    let back = within(socket.recv()).await.unwrap().unwrap();
-    assert!(back == message, "{} bytes differ", message.len());
-}
-
-async fn closes(socket: WebSocket) {
-    let closed = within(socket.close(close_frame((1000, "")))).await;
-    assert!(closed.is_clean(), "{closed}");
-}
-
 /// With prior knowledge, and over TLS.
 fn servers() -> [(Foreign, Connector); 2] {
     let connector = Connector::new().config(large());

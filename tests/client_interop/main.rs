@@ -22,7 +22,8 @@ use ws_core::{
     handshake::client::Refusal,
 };
 use ws_hyper::client::Tls;
-use ws_tests::{foreign::Foreign, random::Random};
+use ws_tests::{foreign::Foreign, random::Random, raw::within};
+use ws_tower::WebSocket;
 
 /// One of each.
 fn servers() -> [Foreign; 2] {
@@ -296,4 +297,22 @@ fn unix_servers(folder: &Folder) -> [(Foreign, PathBuf); 2] {
         (Foreign::python(arguments(&python)), python),
         (Foreign::node(arguments(&node)), node),
     ]
+}
+
+// What the asynchronous client does in either version of HTTP.
+
+async fn text(socket: &mut WebSocket) -> String {
+    let message = within(socket.recv()).await.unwrap().unwrap();
+    message.as_text().unwrap().to_owned()
+}
+
+async fn echoes(socket: &mut WebSocket, message: Message) {
+    within(socket.send(message.clone())).await.unwrap();
+    let back = within(socket.recv()).await.unwrap().unwrap();
+    assert!(back == message, "{} bytes differ", message.len());
+}
+
+async fn closes(socket: WebSocket) {
+    let closed = within(socket.close(close_frame((1000, "")))).await;
+    assert!(closed.is_clean(), "{closed}");
 }

@@ -1,8 +1,9 @@
 //! Small proxies: HTTP CONNECT (RFC 9110 §9.3.6) and SOCKS5 (RFC 1928), with a password or not.
 
 use std::{
-    io,
+    env, io,
     net::SocketAddr,
+    process::{Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -58,6 +59,31 @@ impl Proxy {
     /// What it was asked to connect to, and forgets it.
     pub fn asked(&self) -> Vec<String> {
         std::mem::take(&mut self.asked.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Runs one test of this program in a process of its own, for the environment belongs to the
+    /// process: there `variable` names this proxy, `NO_PROXY` is as told, no other variable tells of
+    /// a proxy, and `mark` lets the test know where it is.
+    pub fn run_test(
+        &self,
+        test: &str,
+        variable: &str,
+        no_proxy: &str,
+        mark: (&str, &str),
+    ) -> ExitStatus {
+        let mut command = Command::new(env::current_exe().expect("a path"));
+        for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"] {
+            command.env_remove(name).env_remove(name.to_lowercase());
+        }
+        let status = command
+            .args([test, "--exact"])
+            .env(mark.0, mark.1)
+            .env(variable, format!("http://{}", self.address))
+            .env("NO_PROXY", no_proxy)
+            .env_remove("REQUEST_METHOD")
+            .stdout(Stdio::null())
+            .status();
+        status.expect("this program")
     }
 
     fn note(&self, target: String) {
