@@ -12,9 +12,9 @@ use std::{
 
 use ws_hyper::{
     Connector,
-    client::{Backoff, ConnectError, Reconnecting},
+    client::{Backoff, ConnectError, Proxy, Reconnecting},
 };
-use ws_tests::{raw::within, scripted::server};
+use ws_tests::{proxy, raw::within, scripted::server};
 
 /// A server that lets in who has the token of the hour, for one hour each.
 async fn hourly() -> SocketAddr {
@@ -94,4 +94,17 @@ async fn a_token_that_is_refused_is_told_and_renewed() {
     assert_eq!(error.to_string(), "nobody is logged in");
     assert!(within(sockets.next()).await.is_none());
     assert!(told.lock().unwrap().is_empty(), "a final failure is next's");
+}
+
+#[tokio::test]
+async fn a_proxy_that_wants_another_password_is_not_asked_again() {
+    let proxy = proxy::Proxy::http(Some("Basic bmFtZTpzZWNyZXQ=")).await;
+    let wrong = Proxy::new(format!("http://name:wrong@{}", proxy.address)).unwrap();
+    let mut sockets = reconnecting(Connector::new().proxy(wrong), ([127, 0, 0, 1], 9).into());
+    let error = within(sockets.next()).await.unwrap().unwrap_err();
+    assert!(
+        error.is_final() && error.to_string().contains("407"),
+        "{error}"
+    );
+    assert_eq!(proxy.asked().len(), 1);
 }
