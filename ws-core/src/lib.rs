@@ -127,6 +127,9 @@
 //! | `rustls` | `wss` for it |
 //!
 //! None is on by default.
+//!
+//! The crates whose types are in the signatures of this one are to be had from it, in the version that
+//! fits: [`http`], [`bytes`], and with the feature `rustls` that.
 #![deny(unsafe_code)]
 #![warn(clippy::indexing_slicing)]
 
@@ -142,12 +145,16 @@ mod message;
 mod stream;
 mod text;
 
+pub use bytes;
 pub use close::{Close, CloseCode, CloseFrame, InvalidCloseCode, ReasonTooLong};
 #[cfg(feature = "deflate")]
 pub use config::deflate::{self, Deflate};
 pub use config::{Config, Role};
 pub use connection::{Connection, Event, Scratch};
 pub use error::{ConnectionError, ProtocolError, SendError};
+pub use http;
 pub use message::{Compress, Message};
+#[cfg(feature = "rustls")]
+pub use rustls;
 pub use stream::{outgoing::Outgoing, prepared::PreparedMessage};
 pub use text::Utf8Bytes;

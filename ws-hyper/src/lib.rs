@@ -125,6 +125,9 @@
 //! | `webpki-roots` | a client trusts Mozilla's roots, as they were at the time of the build | off |
 //! | `platform-verifier` | a client trusts whom the operating system trusts | off |
 //!
+//! The crates whose types are in the signatures of this one are to be had from it, in the version that
+//! fits: [`hyper`], [`ws_tower`], `rustls`, and by [`ws_tower::ws_core`] `http` and `bytes`.
+//!
 //! [`WebSocket`]: ws_tower::WebSocket
 //! [`WebSocketLayer`]: ws_tower::WebSocketLayer
 //! [`PeerAddr`]: ws_tower::PeerAddr
@@ -143,7 +146,9 @@ mod listener;
 pub mod server;
 
 pub use client::{Connector, connect};
+pub use hyper;
 pub use listener::Listener;
 pub use server::{Serve, serve};
 #[cfg(feature = "rustls")]
 pub use tokio_rustls::rustls;
+pub use ws_tower;

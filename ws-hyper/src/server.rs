@@ -63,6 +63,9 @@ use crate::Listener;
 /// nothing else; over HTTP/2 the stream it was called for. A service whose readiness has to be waited for holds up only the requests that
 /// wait.
 ///
+/// The service takes a `Request<`[`Incoming`]`>`, the body of hyper, which is
+/// `ws_hyper::hyper::body::Incoming`: tower's `service_fn` may have to be told.
+///
 /// Dropping the future, or aborting its task, closes the listener and cuts off the requests that
 /// are being answered, and the sockets over HTTP/2. Other sockets that are open go on, for they are
 /// not the server's any more; its [`tracker`](Serve::tracker) ends them.

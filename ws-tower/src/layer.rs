@@ -185,6 +185,9 @@ impl<M> WebSocketLayer<M> {
     ///
     /// let sockets = WebSocketLayer::new().guard(authenticated);
     /// ```
+    ///
+    /// A closure with a `?` or more than one `return` has to name its result: `move |request: &mut
+    /// Request<()>| -> Result<(), StatusCode> { … }`.
     #[must_use]
     pub fn guard<G, E>(mut self, guard: G) -> Self
     where

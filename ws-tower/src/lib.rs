@@ -193,7 +193,8 @@
 //! [`test_request`](upgrade::test_request) makes a request with a client behind it, for
 //! `oneshot` on the real service: see the examples above. [`pair`] connects two sockets in
 //! memory, for a handler alone. [`Session`] runs over any `AsyncRead + AsyncWrite`. Time is tokio's,
-//! so `tokio::time::pause` turns the clock of keepalive and deadlines.
+//! so `tokio::time::pause`, with tokio's feature `test-util`, turns the clock of keepalive and
+//! deadlines.
 //!
 //! ```
 //! use ws_tower::{CloseCode, Config, WebSocket};
@@ -344,5 +345,6 @@ pub use upgrade::{PeerAddr, WebSocketUpgrade};
 #[cfg(feature = "deflate")]
 pub use ws_core::Deflate;
 pub use ws_core::{
-    self, CloseCode, CloseFrame, Compress, Config, Message, PreparedMessage, Utf8Bytes,
+    self, Close, CloseCode, CloseFrame, Compress, Config, ConnectionError, Message,
+    PreparedMessage, ProtocolError, Utf8Bytes,
 };

@@ -74,11 +74,12 @@ impl ConnectError {
     /// |---|---|
     /// | the address or a setting cannot be used | yes |
     /// | the certificate is not trusted, or there is no TLS | yes |
+    /// | the proxy wants other credentials (407) | yes |
     /// | 4xx, but for 408 (timeout), 425 (too early) and 429 (too many requests) | yes |
     /// | 3xx that is not followed, and redirects that lead nowhere | yes |
     /// | an acceptance that is not in order, such as an extension nobody asked for | yes |
     /// | 5xx and all other answers | no |
-    /// | the network, the proxy, the deadline, an answer that cannot be read | no |
+    /// | the network, the proxy otherwise, the deadline, an answer that cannot be read | no |
     pub fn is_final(&self) -> bool {
         match self {
             Self::Address(_) | Self::Redirect(_) | Self::Request(_) | Self::Setting(_) => true,

@@ -49,6 +49,8 @@ pub struct Reconnecting {
     target: Arc<Target>,
     backoff: Backoff,
     is_final: Arc<Final>,
+    prepare: Option<Arc<Prepare>>,
+    on_failure: Option<Arc<OnFailure>>,
     /// Failures since the last socket that was healthy.
     failures: u32,
     /// When the last socket was given out.
@@ -64,6 +66,9 @@ struct Target {
 }
 
 type Final = dyn Fn(&ConnectError) -> bool + Send + Sync;
+type Prepare = dyn Fn(Connector) -> Prepared + Send + Sync;
+type Prepared = Pin<Box<dyn Future<Output = Result<Connector, ConnectError>> + Send>>;
+type OnFailure = dyn Fn(&ConnectError) + Send + Sync;
 type Attempt = Pin<Box<dyn Future<Output = Result<WebSocket, ConnectError>> + Send>>;
 
 /// What a [`Reconnecting`] is doing.
@@ -107,6 +112,8 @@ impl Reconnecting {
             target: Arc::new(Target { connector, address }),
             backoff: Backoff::default(),
             is_final: Arc::new(ConnectError::is_final),
+            prepare: None,
+            on_failure: None,
             failures: 0,
             last: None,
             attempt: None,
@@ -122,14 +129,75 @@ impl Reconnecting {
         self
     }
 
-    /// Sets which failures are final: the stream tells them and ends. All others are logged, and
-    /// tried again. Default: [`ConnectError::is_final`].
+    /// Sets which failures are final: the stream tells them and ends. All others are told to
+    /// [`on_failure`](Self::on_failure), and tried again. Default: [`ConnectError::is_final`].
     #[must_use]
     pub fn final_if(
         mut self,
         is_final: impl Fn(&ConnectError) -> bool + Send + Sync + 'static,
     ) -> Self {
         self.is_final = Arc::new(is_final);
+        self
+    }
+
+    /// Prepares the connector of each connect, for what does not stay the same: a token that
+    /// expires, a ticket that is good for one socket. It gets the connector that was given to
+    /// [`new`](Self::new), and gives back the one to use. Default: that one as it is.
+    ///
+    /// An error of it is a failed connect: final or not, as [`ConnectError::is_final`] or
+    /// [`final_if`](Self::final_if) says. It has no deadline but its own.
+    ///
+    /// ```no_run
+    /// use ws_hyper::{Connector, client::{ConnectError, Reconnecting}};
+    ///
+    /// # #[derive(Clone)]
+    /// # struct Login;
+    /// # impl Login {
+    /// #     async fn token(&self) -> Result<Option<String>, std::io::Error> { Ok(None) }
+    /// # }
+    /// # fn run(login: Login) -> Result<(), ConnectError> {
+    /// let sockets = Reconnecting::new(Connector::new(), "wss://chat.example/rooms/7")?
+    ///     .prepare(move |connector| {
+    ///         let login = login.clone();
+    ///         async move {
+    ///             match login.token().await {
+    ///                 Ok(Some(token)) => Ok(connector.bearer_auth(&token)),
+    ///                 // Final: nobody is logged in any more.
+    ///                 Ok(None) => Err(ConnectError::Setting("there is no token".into())),
+    ///                 // Tried again, after a pause.
+    ///                 Err(error) => Err(ConnectError::Connect {
+    ///                     to: "the login service".into(),
+    ///                     source: error.into(),
+    ///                 }),
+    ///             }
+    ///         }
+    ///     })
+    ///     // A token that has been called back: the next attempt has a new one.
+    ///     .final_if(|error| {
+    ///         let is_stale = error.refusal().is_some_and(|it| it.status() == 401);
+    ///         error.is_final() && !is_stale
+    ///     });
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn prepare<Fut>(
+        mut self,
+        prepare: impl Fn(Connector) -> Fut + Send + Sync + 'static,
+    ) -> Self
+    where
+        Fut: Future<Output = Result<Connector, ConnectError>> + Send + 'static,
+    {
+        self.prepare = Some(Arc::new(move |connector| Box::pin(prepare(connector))));
+        self
+    }
+
+    /// Sets what is told each failure that is tried again, before the pause: for a person who
+    /// waits, or to count. A failure that is final is told by [`next`](Self::next). Default:
+    /// nobody is told, and the log has it at the level debug.
+    #[must_use]
+    pub fn on_failure(mut self, hook: impl Fn(&ConnectError) + Send + Sync + 'static) -> Self {
+        self.on_failure = Some(Arc::new(hook));
         self
     }
 
@@ -181,6 +249,9 @@ impl Reconnecting {
                     return Poll::Ready(Some(Err(error)));
                 }
                 Err(error) => {
+                    if let Some(hook) = &self.on_failure {
+                        hook(&error);
+                    }
                     self.failures = self.failures.saturating_add(1);
                     let asked = retry_after(&error).unwrap_or_default();
                     let pause = self.backoff.pause(self.failures).max(asked);
@@ -209,14 +280,19 @@ impl Reconnecting {
 
     fn begin(&self, pause: Duration) -> Attempt {
         let (target, state) = (Arc::clone(&self.target), self.state.clone());
-        let failures = self.failures;
+        let (failures, prepare) = (self.failures, self.prepare.clone());
         Box::pin(async move {
             if !pause.is_zero() {
                 state.send_replace(ReconnectState::Waiting { failures, pause });
                 sleep(pause).await;
             }
             state.send_replace(ReconnectState::Connecting { failures });
-            let (socket, _) = target.connector.connect(target.address.clone()).await?;
+            let connector = target.connector.clone();
+            let connector = match prepare {
+                Some(prepare) => prepare(connector).await?,
+                None => connector,
+            };
+            let (socket, _) = connector.connect(target.address.clone()).await?;
             Ok(socket)
         })
     }

@@ -141,6 +141,89 @@
 //! [`max_connections`](crate::Serve::max_connections) limits the server. At the limit, connections
 //! wait in its backlog, which looks like a slow server to the proxy: keep the proxy's limit below.
 //!
+//! How many sockets one address may have is for a guard to say. It leaves a place in the request, which
+//! the handler keeps, and which is free again when the handler is gone, or when no socket has come of
+//! the request:
+//!
+//! ```
+//! use std::{
+//!     collections::HashMap,
+//!     net::IpAddr,
+//!     sync::{Arc, Mutex, PoisonError},
+//! };
+//!
+//! use http::{Request, StatusCode};
+//! use ws_tower::{Error, PeerAddr, WebSocket, WebSocketLayer};
+//!
+//! type Counts = Arc<Mutex<HashMap<IpAddr, usize>>>;
+//!
+//! /// One of the sockets of an address.
+//! struct Place(Counts, IpAddr);
+//!
+//! impl Place {
+//!     fn take(counts: &Counts, address: IpAddr) -> Option<Arc<Self>> {
+//!         let mut places = counts.lock().unwrap_or_else(PoisonError::into_inner);
+//!         let count = places.entry(address).or_default();
+//!         (*count < 50).then(|| {
+//!             *count += 1;
+//!             Arc::new(Self(Arc::clone(counts), address)) // extensions want a Clone
+//!         })
+//!     }
+//! }
+//!
+//! impl Drop for Place {
+//!     fn drop(&mut self) {
+//!         let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+//!         let count = places.remove(&self.1).unwrap_or(1) - 1;
+//!         if count > 0 {
+//!             places.insert(self.1, count);
+//!         }
+//!     }
+//! }
+//!
+//! async fn chat(socket: WebSocket, mut request: Request<()>) -> Result<(), Error> {
+//!     let _place = request.extensions_mut().remove::<Arc<Place>>();
+//!     drop(request); // the rest of it is not kept
+//!     socket.send("welcome").await
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # use tower::ServiceExt;
+//! # use ws_tower::upgrade::test_request;
+//! let counts = Counts::default();
+//! # let places = Arc::clone(&counts);
+//! let sockets = WebSocketLayer::new().route("/chat", chat).guard(
+//!     move |request: &mut Request<()>| -> Result<(), StatusCode> {
+//!         if let Some(PeerAddr(peer)) = request.extensions().get().copied() {
+//!             let place = Place::take(&counts, peer.ip()).ok_or(StatusCode::TOO_MANY_REQUESTS)?;
+//!             request.extensions_mut().insert(place);
+//!         }
+//!         Ok(())
+//!     },
+//! );
+//! # let service = sockets.into_service();
+//! # let peer = PeerAddr(([192, 0, 2, 1], 4000).into());
+//! # let mut sockets = Vec::new();
+//! # for expected in [vec![101; 50], vec![429]].concat() {
+//! #     let (mut request, client) = test_request::<String>("/chat");
+//! #     request.extensions_mut().insert(peer);
+//! #     let response = service.clone().oneshot(request).await?;
+//! #     assert_eq!(response.status(), expected);
+//! #     sockets.extend(client.finish(&response).ok());
+//! # }
+//! # for mut socket in sockets.drain(..) {
+//! #     assert_eq!(socket.recv().await.transpose()?, Some("welcome".into()));
+//! #     socket.closed().await;
+//! # }
+//! # for _ in 0..100 {
+//! #     tokio::task::yield_now().await;
+//! # }
+//! # assert!(places.lock().unwrap().is_empty());
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Restarts
 //!
 //! At a [graceful shutdown](crate::Serve::with_graceful_shutdown) the server refuses new connections

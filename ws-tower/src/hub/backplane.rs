@@ -236,6 +236,9 @@ impl Backplane {
 
     /// The longest wait before a new connection to the broker. The first is 50 ms, and each one
     /// twice as long as the one before; half of it is chance. Default: 5 seconds.
+    ///
+    /// Keep it below two [heartbeats](Self::heartbeat): when the broker is back, one node may come
+    /// so much later than the others, which give it up for a while after three.
     pub fn max_backoff(mut self, delay: Duration) -> Self {
         self.options.max_backoff = delay;
         self

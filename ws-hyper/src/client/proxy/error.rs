@@ -76,8 +76,11 @@ impl ProxyError {
         }
     }
 
-    /// Whether it is the certificate of the proxy, or there is no TLS.
+    /// Whether it is the certificate of the proxy, there is no TLS, or it wants other credentials.
     pub(in crate::client) fn is_final(&self) -> bool {
+        if self.status() == Some(StatusCode::PROXY_AUTHENTICATION_REQUIRED) {
+            return true;
+        }
         let source = self.source.as_deref();
         let tls = source.and_then(|source| source.downcast_ref::<TlsError>());
         tls.is_some_and(|tls| tls.kind() != TlsErrorKind::Handshake)
