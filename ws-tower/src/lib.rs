@@ -240,7 +240,8 @@
 //! | `ws_tower::upgrade` | error | the server cannot upgrade, or the extractor has no [gate] around it |
 //! | `ws_tower::options` | warn | the application sets a header that is the handshake's own |
 //! | `ws_tower::hub` | error | a [notice](hub::Policy::notice) panicked |
-//! | `ws_tower::hub::backplane` | warn | the broker cannot be reached, or is lost (`error`: why); another node is lost, speaks another version, or has too many members |
+//! | `ws_tower::hub::backplane` | warn | the broker is lost, or cannot be reached (`error`: why; while that lasts, once a minute); another node is lost, speaks another version, or has too many members |
+//! | `ws_tower::hub::backplane` | info | the broker is there again |
 //! | `ws_hyper::server` | error | a service failed or panicked; connections cannot be accepted |
 //! | `ws_tower`, `ws_hyper` | debug | what clients and peers do: refusals with their reasons, handlers that end with their connection, TLS handshakes that fail, ends of connections, attempts to reconnect, foreign payloads at the broker |
 //!

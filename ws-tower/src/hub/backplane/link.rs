@@ -1,6 +1,7 @@
 //! The connection to the broker: made, used, given up and made again.
 
 use std::{
+    fmt,
     future::{Future, poll_fn},
     hash::{BuildHasher, RandomState},
     pin::pin,
@@ -36,6 +37,7 @@ pub(super) async fn run<B: Broker>(broker: B, inbound: Arc<Inbound>, relay: Arc<
     let options = &relay.options;
     let mut batch = Batch::default();
     let mut delay = MIN_DELAY;
+    let mut complaint = Complaint::default();
     while !relay.is_stopped() {
         let since = Instant::now();
         match timeout(options.deadline, broker.connect()).await {
@@ -47,17 +49,18 @@ pub(super) async fn run<B: Broker>(broker: B, inbound: Arc<Inbound>, relay: Arc<
                 }
                 relay.counters.disconnects.add(1);
                 tracing::warn!(error, "the hub has lost its broker");
+                complaint = Complaint::default();
                 if since.elapsed() >= STEADY {
                     delay = MIN_DELAY;
                 }
             }
             Ok(Err(error)) => {
                 relay.counters.failed_connects.add(1);
-                tracing::warn!(error, "the hub cannot reach its broker");
+                complaint.make(&error);
             }
             Err(_) => {
                 relay.counters.failed_connects.add(1);
-                tracing::warn!("the hub cannot reach its broker in time");
+                complaint.make(&"no connection within the deadline");
             }
         }
         // Between the half and the whole: nodes that lost it together do not come back together.
@@ -72,6 +75,24 @@ pub(super) async fn run<B: Broker>(broker: B, inbound: Arc<Inbound>, relay: Arc<
         }
         relay.expire(&mut batch);
         delay = (delay * 2).min(options.max_backoff);
+    }
+}
+
+/// What the log hears of a broker that cannot be reached: at first why, and then from time to time
+/// that it is still so.
+#[derive(Default)]
+struct Complaint {
+    made: Option<Instant>,
+}
+
+impl Complaint {
+    fn make(&mut self, error: &dyn fmt::Display) {
+        if self.made.is_some_and(|made| made.elapsed() < REMINDER) {
+            tracing::debug!(%error, "the hub cannot reach its broker");
+        } else {
+            tracing::warn!(%error, "the hub cannot reach its broker");
+            self.made = Some(Instant::now());
+        }
     }
 }
 
@@ -149,6 +170,7 @@ async fn work_until_error<C: Commands>(
         inbound.ask_all(&name);
     }
     if !is_first {
+        tracing::info!("the hub has its broker again");
         // Before the others know that it is back: until then they forget nothing.
         relay.order(nodes.clone(), Envelope::Resync { node: None });
     }
@@ -271,6 +293,9 @@ const MIN_DELAY: Duration = Duration::from_millis(50);
 /// A connection that has lasted so long begins the waits anew.
 const STEADY: Duration = Duration::from_secs(5);
 
+/// How often the log is told that there is still no broker.
+const REMINDER: Duration = Duration::from_secs(60);
+
 /// How often messages are looked at for their deadline while there is no connection.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -283,3 +308,6 @@ const TURN: usize = 64;
 /// And bytes of them: half of what a socket queues by default. A subscriber that keeps up must not
 /// look slow because it had no turn.
 const TURN_SIZE: usize = 32 << 10;
+
+#[cfg(test)]
+mod tests;
