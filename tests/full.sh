@@ -142,7 +142,7 @@ interop() {
   for client in "$venv/bin/python tests/peers/websockets_client.py" "node tests/peers/ws_client.cjs"; do
     rc=0
     # shellcheck disable=SC2086  # it is two words
-    in_group env NODE_PATH="$node_modules" timeout -k 10 300 $client --url "ws://$address$path" --expect "$expected" \
+    in_group env NODE_PATH="$node_modules" timeout -k 10 600 $client --url "ws://$address$path" --expect "$expected" \
       >"$report.log" 2>&1 || rc=$?
     cat "$report.log"
     why+="${why:+; }${client##*/}: $(last_line "$report.log")"
@@ -163,7 +163,7 @@ program() {
   need_peers || return
   need_command openssl openssl || return
   build "$example" || return
-  in_group timeout -k 10 300 "$venv/bin/python" tests/peers/client_program.py "$program" "$@" >"$report" 2>&1 || rc=$?
+  in_group timeout -k 10 600 "$venv/bin/python" tests/peers/client_program.py "$program" "$@" >"$report" 2>&1 || rc=$?
   cat "$report"
   why="$(last_line "$report")"
   ((rc == 0)) || { why="status $rc, $why; see $report"; return 1; }
@@ -295,7 +295,7 @@ serve() {
   start "$log" "$program" "$@" --listen 127.0.0.1:0
   # shellcheck disable=SC2154  # set by start
   server=$started
-  for ((tick = 0; tick < 150; tick++)); do
+  for ((tick = 0; tick < 300; tick++)); do
     # 'read' fails on a line whose end has not arrived yet.
     while IFS= read -r line; do
       if [[ "$line" =~ (https?|wss?)://([0-9.]+:[0-9]+) ]]; then
@@ -324,9 +324,10 @@ start_broker() {
       nats) start "$out/$1.log" nats-server -a 127.0.0.1 -p "$port" ;;
     esac
     broker=$started broker_url=$1://127.0.0.1:$port
-    for ((tick = 0; tick < 100; tick++)); do
+    # That somebody listens there does not say who: its own word counts.
+    for ((tick = 0; tick < 300; tick++)); do
       kill -0 "$broker" 2>/dev/null || break # somebody else has the port
-      if (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then return 0; fi
+      if grep -q -e 'Ready to accept connections' -e 'Server is ready' "$out/$1.log"; then return 0; fi
       sleep 0.1
     done
     stop "$broker" || true
