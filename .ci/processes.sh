@@ -7,10 +7,10 @@
 #                               status is COMMAND's
 #     start LOG COMMAND...      starts COMMAND in a process group of its own, output to LOG, and
 #                               does not wait; $started is its id
-#     stop ID                   ends that group: SIGTERM, SIGKILL after 10 s.  Status 1 when it had
+#     stop ID                   ends that group: SIGTERM, SIGKILL after 30 s.  Status 1 when it had
 #                               to be killed
 #     survivors                 prints 'ID COMMAND' for each process that still runs
-#     end_survivors             waits 3 s for them, then kills them and prints them; status 1 when
+#     end_survivors             waits 30 s for them, then kills them and prints them; status 1 when
 #                               there were any
 #
 # A process can leave its group (a browser does), but it takes its environment with it: whatever
@@ -55,7 +55,7 @@ stop() {
   local tick rc=0
   forget "$1"
   kill -TERM -- "-$1" 2>/dev/null || true
-  for ((tick = 0; tick < 100; tick++)); do
+  for ((tick = 0; tick < 300; tick++)); do
     kill -0 -- "-$1" 2>/dev/null || break
     sleep 0.1
   done
@@ -78,7 +78,7 @@ survivors() {
 
 end_survivors() {
   local tick left id _
-  for ((tick = 0; tick < 30; tick++)); do
+  for ((tick = 0; tick < 300; tick++)); do
     left=$(survivors)
     [[ -n "$left" ]] || return 0
     sleep 0.1

@@ -47,6 +47,9 @@ async fn main() -> Result<ExitCode, Failure> {
 async fn run(options: &Options) -> Result<ExitCode, Failure> {
     let connector = options.connector()?;
     let socket = tokio::select! {
+        // Listened for before there is anything to interrupt.
+        biased;
+        _ = signal::ctrl_c() => return Ok(terminal::interrupted()),
         connected = connector.connect(&options.url) => match connected {
             Ok((socket, _)) => socket,
             // What was asked for cannot be done by anybody.
@@ -60,7 +63,6 @@ async fn run(options: &Options) -> Result<ExitCode, Failure> {
                 return Ok(terminal::refused(status, &error));
             }
         },
-        _ = signal::ctrl_c() => return Ok(terminal::interrupted()),
     };
     let terminal = Terminal::new();
     let (sender, receiver) = socket.split();
@@ -93,8 +95,9 @@ async fn send(sender: Sender, terminal: Terminal) {
         }
     };
     tokio::select! {
-        () = all_said => {}
+        biased;
         _ = signal::ctrl_c() => {}
+        () = all_said => {}
     }
     sender.close(CloseFrame::from(CloseCode::NORMAL)).await;
 }

@@ -142,7 +142,7 @@ interop() {
   for client in "$venv/bin/python tests/peers/websockets_client.py" "node tests/peers/ws_client.cjs"; do
     rc=0
     # shellcheck disable=SC2086  # it is two words
-    in_group env NODE_PATH="$node_modules" timeout -k 10 300 $client --url "ws://$address$path" --expect "$expected" \
+    in_group env NODE_PATH="$node_modules" timeout -k 10 600 $client --url "ws://$address$path" --expect "$expected" \
       >"$report.log" 2>&1 || rc=$?
     cat "$report.log"
     why+="${why:+; }${client##*/}: $(last_line "$report.log")"
@@ -163,7 +163,7 @@ program() {
   need_peers || return
   need_command openssl openssl || return
   build "$example" || return
-  in_group timeout -k 10 300 "$venv/bin/python" tests/peers/client_program.py "$program" "$@" >"$report" 2>&1 || rc=$?
+  in_group timeout -k 10 600 "$venv/bin/python" tests/peers/client_program.py "$program" "$@" >"$report" 2>&1 || rc=$?
   cat "$report"
   why="$(last_line "$report")"
   ((rc == 0)) || { why="status $rc, $why; see $report"; return 1; }
@@ -195,8 +195,9 @@ nodes() {
   start_broker "$kind" || return
   suffix=-one browsed --backplane "$broker_url" || { rc=$?; stop "$broker" || true; return "$rc"; }
   one=$server one_log=$log one_url=http://$address
+  sleep 2 # its counter would be ahead of one that the other has for itself
   suffix=-two serve showcase --backplane "$broker_url" || return
-  in_group env NODE_PATH="$node_modules" timeout -k 10 300 node tests/browser/nodes.cjs --url "$one_url" \
+  in_group env NODE_PATH="$node_modules" timeout -k 10 600 node tests/browser/nodes.cjs --url "$one_url" \
     --url "http://$address" --chromium "$browser" --screenshots "$report" >"$report.log" 2>&1 || rc=$?
   cat "$report.log"
   ((rc == 0)) && why="$(last_line "$report.log"), screenshots in $report" || why="status $rc, $(last_line "$report.log")"
@@ -208,21 +209,26 @@ nodes() {
 }
 
 browser() {
-  local report=$out/browser rc=0
-  # Long enough to draw on a board, and short enough to wait for its end.
-  browsed --board-lifetime 20 || return
-  in_group env NODE_PATH="$node_modules" timeout -k 10 300 node tests/browser/showcase.cjs \
-    --url "http://$address" --board-lifetime 20 --chromium "$browser" --screenshots "$report" >"$report.log" 2>&1 || rc=$?
+  local report=$out/browser rc=0 ended=0 lasting lasting_log lasting_url
+  browsed || return
+  lasting=$server lasting_log=$log lasting_url=http://$address
+  # Boards of another one do not outlive the checks: short enough to wait for their end.
+  suffix=-ending serve showcase --board-lifetime 20 || return
+  in_group env NODE_PATH="$node_modules" timeout -k 10 600 node tests/browser/showcase.cjs \
+    --url "$lasting_url" --ending-url "http://$address" --board-lifetime 20 \
+    --chromium "$browser" --screenshots "$report" >"$report.log" 2>&1 || rc=$?
   cat "$report.log"
   ((rc == 0)) && why="$(last_line "$report.log"), screenshots in $report" || why="status $rc, $(last_line "$report.log")"
-  end_server || return
-  ((rc == 0)) || return 1
+  end_server || ended=1
+  server=$lasting log=$lasting_log
+  end_server || ended=1
+  ((rc == 0 && ended == 0)) || return 1
 }
 
 browser_tls() {
   local report=$out/browser-tls.log rc=0
   browsed --tls || return
-  in_group env NODE_PATH="$node_modules" timeout -k 10 120 node tests/browser/tls.cjs \
+  in_group env NODE_PATH="$node_modules" timeout -k 10 600 node tests/browser/tls.cjs \
     --url "https://$address" --chromium "$browser" >"$report" 2>&1 || rc=$?
   cat "$report"
   ((rc == 0)) && why="$(last_line "$report")" || why="status $rc, $(last_line "$report")"
@@ -248,8 +254,8 @@ http2() {
   need_command node nodejs || return
   build showcase || return
   serve showcase "$@" || return
-  in_group timeout -k 10 120 "$python" tests/peers/h2_client.py "$scheme://$address" >"$report" 2>&1 || rc=$?
-  in_group timeout -k 10 120 node tests/peers/http2_client.cjs "$scheme://$address" >>"$report" 2>&1 || rc=$?
+  in_group timeout -k 10 300 "$python" tests/peers/h2_client.py "$scheme://$address" >"$report" 2>&1 || rc=$?
+  in_group timeout -k 10 300 node tests/peers/http2_client.cjs "$scheme://$address" >>"$report" 2>&1 || rc=$?
   cat "$report"
   ((rc == 0)) && why="python h2 and node" || why="$(grep -v '^ok' "$report" | head -n 1)"
   end_server || return
@@ -289,7 +295,7 @@ serve() {
   start "$log" "$program" "$@" --listen 127.0.0.1:0
   # shellcheck disable=SC2154  # set by start
   server=$started
-  for ((tick = 0; tick < 150; tick++)); do
+  for ((tick = 0; tick < 300; tick++)); do
     # 'read' fails on a line whose end has not arrived yet.
     while IFS= read -r line; do
       if [[ "$line" =~ (https?|wss?)://([0-9.]+:[0-9]+) ]]; then
@@ -318,9 +324,10 @@ start_broker() {
       nats) start "$out/$1.log" nats-server -a 127.0.0.1 -p "$port" ;;
     esac
     broker=$started broker_url=$1://127.0.0.1:$port
-    for ((tick = 0; tick < 100; tick++)); do
+    # That somebody listens there does not say who: its own word counts.
+    for ((tick = 0; tick < 300; tick++)); do
       kill -0 "$broker" 2>/dev/null || break # somebody else has the port
-      if (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then return 0; fi
+      if grep -q -e 'Ready to accept connections' -e 'Server is ready' "$out/$1.log"; then return 0; fi
       sleep 0.1
     done
     stop "$broker" || true

@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::{
     error::Error,
     io,
+    pin::pin,
     process::ExitCode,
     sync::{
         Arc,
@@ -69,7 +70,11 @@ pub(crate) async fn run(options: &Options) -> Result<ExitCode, Failure> {
 async fn connected<S: TimedStream + Send + 'static>(
     connect: impl FnOnce() -> Connected<S> + Send + 'static,
 ) -> Result<ExitCode, Failure> {
+    // Listened for from before there is anything to interrupt, and without a gap.
+    let mut interrupt = pin!(signal::ctrl_c());
     let socket = tokio::select! {
+        biased;
+        _ = &mut interrupt => return Ok(terminal::interrupted()),
         connected = in_a_thread(connect) => match connected? {
             Ok((socket, _)) => socket,
             // What was asked for cannot be done by anybody.
@@ -81,16 +86,19 @@ async fn connected<S: TimedStream + Send + 'static>(
                 return Ok(terminal::refused(status, &error));
             }
         },
-        _ = signal::ctrl_c() => return Ok(terminal::interrupted()),
     };
     let is_interrupted = Arc::new(AtomicBool::new(false));
     let interrupted = Arc::clone(&is_interrupted);
-    tokio::spawn(async move {
-        if signal::ctrl_c().await.is_ok() {
-            interrupted.store(true, Ordering::Relaxed);
-        }
-    });
-    in_a_thread(move || talk(socket, Terminal::new(), &is_interrupted)).await
+    let mut talking = pin!(in_a_thread(move || talk(
+        socket,
+        Terminal::new(),
+        &is_interrupted
+    )));
+    tokio::select! {
+        end = &mut talking => return end,
+        _ = interrupt => interrupted.store(true, Ordering::Relaxed),
+    }
+    talking.await
 }
 
 type Connected<S> = Result<(WebSocket<S>, Response<()>), ConnectError>;

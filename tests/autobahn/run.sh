@@ -178,7 +178,7 @@ ask_for_reports() {
   python3 - "$1" "$agent" <<'PY'
 import socket, sys, urllib.parse
 port, agent = int(sys.argv[1]), urllib.parse.quote(sys.argv[2])
-stream = socket.create_connection(("127.0.0.1", port), 10)
+stream = socket.create_connection(("127.0.0.1", port), 30)
 stream.settimeout(60)
 stream.sendall(("GET /updateReports?agent=%s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\n"
                 "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
@@ -197,15 +197,22 @@ started=$SECONDS late=0 rc=0 client_failed=0
 if [[ "$role" == server ]]; then
   listens "$port" || { say "nothing listens on port $port" >&2; exit 2; }
 fi
+wstest=("$venv/bin/python" "$here/wstest.py")
+if [[ "$role" == client ]]; then
+  # All of them before the first client connects: its end of a connection could take the port of the next.
+  while read -r shard _ port; do
+    at=$out/shard-$shard
+    # -u 0: without the web server, which would take a port that nobody chose.
+    "${wstest[@]}" -m fuzzingserver -u 0 -s "$at/spec.json" >"$at/wstest.log" 2>&1 </dev/null &
+    servers+=($!)
+    await_port "$port" $! || { say "wstest does not listen: $(tail -n 1 "$at/wstest.log")" >&2; exit 2; }
+  done <"$out/plan.txt"
+fi
 while read -r shard _ port; do
   at=$out/shard-$shard
   if [[ "$role" == server ]]; then
-    timeout "$limit" "$venv/bin/wstest" -m fuzzingclient -s "$at/spec.json" >"$at/wstest.log" 2>&1 </dev/null &
+    timeout "$limit" "${wstest[@]}" -m fuzzingclient -s "$at/spec.json" >"$at/wstest.log" 2>&1 </dev/null &
   else
-    # -u 0: without the web server, which would take a port that nobody chose.
-    "$venv/bin/wstest" -m fuzzingserver -u 0 -s "$at/spec.json" >"$at/wstest.log" 2>&1 </dev/null &
-    servers+=($!)
-    await_port "$port" $! || { say "wstest does not listen: $(tail -n 1 "$at/wstest.log")" >&2; exit 2; }
     address=ws://127.0.0.1:$port
     words=()
     for word in "${command[@]}"; do [[ "$word" == URL ]] && words+=("$address") || words+=("$word"); done

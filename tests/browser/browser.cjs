@@ -15,14 +15,17 @@ const CHROMIUM_ARGUMENTS = [
 const DESKTOP = { viewport: { width: 1280, height: 800 }, colorScheme: 'light' };
 const PHONE = { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true };
 
-// A reply, or a change of the page, must come within this time; on a busy machine it may need it.
-const SOON = 10_000;
+// A reply, or a change of the page, must come within this time.  It is there for what never comes: a
+// busy machine stalls for seconds, and no check may depend on its not doing so.
+const SOON = 30_000;
+
+// What `open` has recorded of the page's sockets.
 function sockets(page) {
   return page.evaluate(() => globalThis.socketsOpened);
 }
 
-async function closes(page) {
-  return (await sockets(page)).map(({ close }) => close).filter(Boolean);
+function closes(page) {
+  return page.evaluate(() => socketsOpened.map(({ close }) => close).filter(Boolean));
 }
 
 async function bothLooks(showcase, page, name) {
@@ -59,19 +62,32 @@ async function until(name, page, predicate, argument = null, timeout = SOON) {
 }
 
 // Opens a page in a context of its own.  It records every socket beside the page's own handlers,
-// so that what the page writes can be compared with what happened.
-async function open(browser, look, url, { mayLoseSockets = false } = {}) {
+// so that what the page writes can be compared with what happened; its times are milliseconds of the
+// page's `performance.now()`.  `before` runs in the page before its own scripts.
+async function open(browser, look, url, { mayLoseSockets = false, before = null } = {}) {
   const context = await browser.newContext(look);
+  if (before) await context.addInitScript(before);
   await context.addInitScript(() => {
+    const MOST = 2_000; // of each, or a page under load would fill the memory
     const opened = [];
     Object.defineProperty(globalThis, 'socketsOpened', { value: opened });
     globalThis.WebSocket = class extends WebSocket {
       constructor(...given) {
         super(...given);
-        const seen = { url: this.url, received: [], close: null };
-        opened.push(seen);
-        this.addEventListener('message', ({ data }) => seen.received.push({ data, at: performance.now() }));
-        this.addEventListener('close', ({ code, reason, wasClean }) => { seen.close = { code, reason, clean: wasClean }; });
+        this.seen = { url: this.url, begun: performance.now(), open: null, sent: null, received: [], close: null };
+        opened.push(this.seen);
+        this.addEventListener('open', () => { this.seen.open = performance.now(); });
+        this.addEventListener('message', ({ data }) => {
+          if (this.seen.received.length < MOST) this.seen.received.push({ data, at: performance.now() });
+        });
+        this.addEventListener('close', ({ code, reason, wasClean }) => {
+          this.seen.close = { code, reason, clean: wasClean, at: performance.now() };
+        });
+      }
+
+      send(data) {
+        super.send(data);
+        this.seen.sent = data; // the last is enough
       }
     };
   });
@@ -94,8 +110,8 @@ function watch(page, url, mayLoseSockets) {
   page.on('websocket', (socket) => requested(socket.url()));
   page.on('pageerror', (error) => check(`${at} raises no error`, false, error.message));
   page.on('console', (entry) => {
-    // What the browser itself says of a socket that was refused.
-    if (mayLoseSockets && /^WebSocket connection to /.test(entry.text())) return;
+    // What the browser itself says of a socket that was refused, or of the icon, which it asks for late.
+    if (mayLoseSockets && (/^WebSocket connection to /.test(entry.text()) || entry.location().url.endsWith('/icon.svg'))) return;
     if (entry.type() === 'error') check(`${at} logs no error`, false, `${entry.text()} (${entry.location().url})`);
   });
 }
@@ -133,6 +149,8 @@ function upgrade(url, target, origin = new URL(url).origin) {
       const status = Number(/^HTTP\/1\.1 (\d{3})/.exec(head)?.[1]);
       const accept = /\r\nsec-websocket-accept: *(\S+)/i.exec(head)?.[1];
       const text = head.slice(head.indexOf('\r\n\r\n') + 4);
+      // The body may come behind its head.
+      if (text.length < Number(/\r\ncontent-length: *(\d+)/i.exec(head)?.[1] ?? 0)) return;
       end(() => resolve({ status, accept, expected, text }));
     });
   });

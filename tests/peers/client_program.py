@@ -16,6 +16,7 @@ import pty
 import select
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -47,8 +48,8 @@ class Client:
         self.process.stdin.write(text if isinstance(text, bytes) else text.encode())
         self.process.stdin.flush()
 
-    def line(self, seconds=5):
-        ready, _, _ = select.select([self.process.stdout], [], [], seconds)
+    def line(self):
+        ready, _, _ = select.select([self.process.stdout], [], [], LIMIT)
         assert ready, "no line in time"
         line = b""
         while not line.endswith(b"\n"):
@@ -56,6 +57,21 @@ class Client:
             assert byte, f"the output ended after {line}"
             line += byte
         return line.decode()[:-1]
+
+    def say(self, text, heard):
+        """Types this, and returns what comes back, as soon as that is as long as what is to be heard."""
+        writer = threading.Thread(target=self.type, args=(text,), daemon=True)
+        writer.start()
+        out = b""
+        while len(out) < len(heard.encode()):
+            ready, _, _ = select.select([self.process.stdout], [], [], LIMIT)
+            assert ready, f"nothing more behind {out[-80:]}"
+            more = os.read(self.process.stdout.fileno(), 1 << 16)
+            if not more:
+                break
+            out += more
+        writer.join(LIMIT)
+        return out.decode()
 
     def end(self, text=None):
         """Ends the input, if a text is given with that; returns output, last words and status."""
@@ -73,6 +89,15 @@ class Client:
 
 def run(url, *options, typed=""):
     return Client(url, *options).end(typed)
+
+
+def talk(url, *options, typed, heard):
+    """The same, but the input ends when all is heard: after its end half a second of silence is enough, and
+    the machine may stall for that long."""
+    client = Client(url, *options)
+    out = client.say(typed, heard)
+    rest, *end = client.end("")
+    return out + rest, *end
 
 
 def expect(found, *expected):
@@ -130,30 +155,58 @@ def frame(first, payload):
     return bytes([first, len(payload)]) + payload
 
 
+def frames_of(stream):
+    """The first byte of each short frame that the client sends."""
+    data = b""
+    while True:
+        while len(data) < 2 or len(data) < 6 + (data[1] & 127):
+            more = stream.recv(1000)
+            if not more:
+                return
+            data += more
+        yield data[0]
+        data = data[6 + (data[1] & 127):]
+
+
+def once_in(attempts, attempt):
+    """For what has to be quick: the machine may stall in some of the attempts, not in all of them."""
+    assert any(attempt() for _ in range(attempts)), f"not once in {attempts}"
+
+
 # --- the tests ---
 
 @test
 def lines_go_and_come_back_and_the_end_of_the_input_closes(server):
-    typed = "one\ntwo\r\n\nκόσμε\ttab\nno line feed"
-    expect(run(f"{server}/echo", typed=typed), "one\ntwo\n\nκόσμε\ttab\nno line feed\n", "closed 1000 (clean)\n", 0)
+    heard = "one\ntwo\n\nκόσμε\ttab\n"
+    expect(talk(f"{server}/echo", typed="one\ntwo\r\n\nκόσμε\ttab\n", heard=heard), heard, "closed 1000 (clean)\n", 0)
+    once_in(5, lambda: run(f"{server}/echo", typed="no line feed") == ("no line feed\n", "closed 1000 (clean)\n", 0))
     expect(run(f"{server}/echo"), "", "closed 1000 (clean)\n", 0)
 
 
 @test
 def the_end_of_a_pipe_waits_for_answers_that_are_due_and_for_no_others(server):
-    start = time.monotonic()
-    expect(run(f"{server}/echo"), "", "closed 1000 (clean)\n", 0)
-    assert time.monotonic() - start < 0.4
+    def at_once():
+        start = time.monotonic()
+        expect(run(f"{server}/echo"), "", "closed 1000 (clean)\n", 0)
+        return time.monotonic() - start < 0.4
 
+    # Like many servers it answers a Close at once, and says nothing after it.
     def late(stream):
-        stream.recv(1000)
-        time.sleep(0.2)
-        stream.sendall(frame(0x81, b"late"))
-        stream.recv(1000)
+        frames = frames_of(stream)
+        next(frames)
+        if not select.select([stream], [], [], 0.2)[0]:
+            stream.sendall(frame(0x81, b"late"))
+        next(frames)
         stream.sendall(frame(0x88, b"\x03\xe8"))
 
-    with saying(then=late) as url:
-        expect(run(url, typed="soon\n"), "late\n", "closed 1000 (clean)\n", 0)
+    def patiently():
+        with saying(then=late) as url:
+            out, *end = run(url, typed="soon\n")
+        expect(tuple(end), "closed 1000 (clean)\n", 0)
+        return out == "late\n"
+
+    once_in(10, at_once)
+    once_in(5, patiently)
 
 
 @test
@@ -167,11 +220,14 @@ def the_end_of_a_pipe_does_not_wait_for_ever(_server):
             stream.sendall(frame(0x81, b"drip"))
         stream.sendall(frame(0x88, b"\x03\xe8"))
 
-    start = time.monotonic()
-    with saying(then=drip) as url:
-        out, err, status = run(url, typed="enough\n")
-    assert (set(out.split("\n")), err, status) == ({"drip", ""}, "closed 1000 (clean)\n", 0), (out, err, status)
-    assert 9 < time.monotonic() - start < 15
+    def for_ten_seconds():
+        start = time.monotonic()
+        with saying(then=drip) as url:
+            out, err, status = run(url, typed="enough\n")
+        assert (set(out.split("\n")), err, status) == ({"drip", ""}, "closed 1000 (clean)\n", 0), (out, err, status)
+        return 9 < time.monotonic() - start < 15
+
+    once_in(3, for_ten_seconds)
 
 
 @test
@@ -179,26 +235,27 @@ def each_line_is_handled_at_once(server):
     client = Client(f"{server}/echo")
     client.type("warm\n")
     assert client.line() == "warm"
-    slowest = 0
+    times = []
     for number in range(50):
         start = time.monotonic()
         client.type(f"{number}\n")
         assert client.line() == str(number)
-        slowest = max(slowest, time.monotonic() - start)
-    assert slowest < 0.5, slowest
+        times.append(time.monotonic() - start)
+    # What waits for a timer waits each time; what the machine holds up, now and then.
+    assert statistics.median(times) < 0.2, times
     expect(client.end(""), "", "closed 1000 (clean)\n", 0)
 
 
 @test
 def ten_thousand_lines_come_back_in_order(server):
     typed = "".join(f"{number} {'x' * (number % 1500)}\n" for number in range(10_000))
-    expect(run(f"{server}/echo", typed=typed), typed, "closed 1000 (clean)\n", 0)
+    expect(talk(f"{server}/echo", typed=typed, heard=typed), typed, "closed 1000 (clean)\n", 0)
 
 
 @test
 def a_line_of_a_mebibyte_comes_back(server):
     typed = "κ" * (512 << 10) + "\n"
-    expect(run(f"{server}/echo", typed=typed), typed, "closed 1000 (clean)\n", 0)
+    expect(talk(f"{server}/echo", typed=typed, heard=typed), typed, "closed 1000 (clean)\n", 0)
 
 
 @test
@@ -249,17 +306,20 @@ def a_refusal_is_told_with_its_status_and_words(server):
 
 @test
 def no_server_and_no_answer_are_told(server):
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port = unused.getsockname()[1]
-    expect_failure(run(f"ws://127.0.0.1:{port}/"), "closed 1006 (unclean): ", "refused")
+    # Nobody listens there, and nobody else can: the port is taken.
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        expect_failure(run(f"ws://127.0.0.1:{unused.getsockname()[1]}/"), "closed 1006 (unclean): ", "refused")
     start = time.monotonic()
     expect_failure(run(f"{server}/hang", "--timeout", "0.3"), "closed 1006 (unclean): ")
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 8  # without it, ten
 
 
 @test
 def an_end_without_a_close_is_unclean(server):
-    expect_failure(run(f"{server}/abort", typed="x\n"), "closed 1006 (unclean): ")
+    aborted = Client(f"{server}/abort")
+    aborted.type("x\n")
+    expect_failure(aborted.end(), "closed 1006 (unclean): ")
     with saying(frame(0x81, b"half")[:-1], then=lambda stream: None) as url:
         expect_failure(Client(url).end(), "closed 1006 (unclean): ")
     with saying(frame(0x83, b""), then=lambda stream: stream.recv(1000)) as url:
@@ -273,10 +333,15 @@ def control_c_closes_with_1000(server):
     assert client.line() == "there"
     client.process.send_signal(signal.SIGINT)
     expect(client.end(), "", "closed 1000 (clean)\n", 0)
-    waiting = Client(f"{server}/hang")
-    time.sleep(0.5)
-    waiting.process.send_signal(signal.SIGINT)
-    expect(waiting.end(), "", "closed 1006 (unclean): interrupted before there was a connection\n", 1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        waiting = Client(f"ws://127.0.0.1:{silent.getsockname()[1]}/")
+        silent.settimeout(LIMIT)
+        stream, _ = silent.accept()
+        with stream:
+            stream.settimeout(LIMIT)
+            assert stream.recv(1000).startswith(b"GET /")  # so it waits for an answer
+            waiting.process.send_signal(signal.SIGINT)
+            expect(waiting.end(), "", "closed 1006 (unclean): interrupted before there was a connection\n", 1)
 
 
 @test
@@ -291,7 +356,7 @@ def binary_and_control_characters_are_printed_readably(_server):
 
 @test
 def a_line_that_is_not_utf8_is_not_sent(server):
-    expect(run(f"{server}/echo", typed=b"good\n\xff\xfe\nbetter\n"),
+    expect(talk(f"{server}/echo", typed=b"good\n\xff\xfe\nbetter\n", heard="good\nbetter\n"),
            "good\nbetter\n", "a line is not UTF-8, and not sent\nclosed 1000 (clean)\n", 0)
 
 
@@ -320,7 +385,7 @@ def a_unix_socket_is_an_address(_server):
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "a.sock")
         with foreign("--unix", path):
-            expect(run(f"ws+unix://{path}:/echo", typed="there\n"), "there\n", "closed 1000 (clean)\n", 0)
+            expect(talk(f"ws+unix://{path}:/echo", typed="there\n", heard="there\n"), "there\n", "closed 1000 (clean)\n", 0)
         expect_failure(run(f"ws+unix://{path}.none"), "closed 1006 (unclean): ")
 
 
@@ -341,7 +406,8 @@ def tls_is_verified_unless_told_otherwise(_server):
                         "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
         with foreign("--tls", certificate, key) as server:
             expect_failure(run(f"{server}/echo"), "closed 1006 (unclean): ", "ertificate")
-            expect(run(f"{server}/echo", "--insecure", typed="hidden\n"), "hidden\n", "closed 1000 (clean)\n", 0)
+            expect(talk(f"{server}/echo", "--insecure", typed="hidden\n", heard="hidden\n"), "hidden\n",
+                   "closed 1000 (clean)\n", 0)
 
 
 @test

@@ -25,6 +25,7 @@ import h2.events
 import h2.settings
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+SOON = 30  # seconds for whatever is to come
 
 
 def check(holds, what):
@@ -38,7 +39,7 @@ class Client:
     def __init__(self, url):
         parts = urlsplit(url)
         self.scheme, self.authority = parts.scheme, parts.netloc
-        self.socket = socket.create_connection((parts.hostname, parts.port), timeout=10)
+        self.socket = socket.create_connection((parts.hostname, parts.port), timeout=SOON)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self.scheme == "https":
             context = ssl.create_default_context()
@@ -131,8 +132,8 @@ class Stream:
         self.data, self.frames = bytearray(), 0
 
     def write(self, data):
-        """In DATA frames as large as the windows let them be."""
-        while data:
+        """In DATA frames as large as the windows let them be, as long as somebody wants it."""
+        while data and self.reset is None:
             room = min(
                 self.client.h2.local_flow_control_window(self.number),
                 self.client.h2.max_outbound_frame_size,
@@ -262,7 +263,12 @@ def pushes(client):
     for count in range(3):
         opcode, payload = stream.recv()
         check(opcode == TEXT and payload.startswith(f"0 {count} ".encode()), f"a number, not {payload!r}")
-    stream.close()
+    stream.send(CLOSE, struct.pack("!H", 1000))
+    # More numbers may be on their way.
+    while (got := stream.recv())[0] == TEXT:
+        pass
+    check(got == (CLOSE, struct.pack("!H", 1000)), f"a Close, not {got}")
+    stream.expect_end()
 
 
 def small_messages(client):

@@ -27,7 +27,7 @@ function check(holds, what) {
 function within(promise, what) {
   let timer;
   const late = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`${what} took ten seconds`)), 10000);
+    timer = setTimeout(() => reject(new Error(`${what} took half a minute`)), 30_000);
   });
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }

@@ -36,7 +36,7 @@ let connections = 0;
 function open(stream, headers = {}) {
   stream.respond({ ':status': 200, ...headers });
   // What ws makes of an upgraded connection it makes of a stream as well.
-  const socket = new WebSocket(null, undefined, { autoPong: true, closeTimeout: 5000 });
+  const socket = new WebSocket(null, undefined, { autoPong: true, closeTimeout: 30_000 });
   socket.setSocket(stream, Buffer.alloc(0), { maxPayload: LARGEST, allowSynchronousEvents: true, skipUTF8Validation: false });
   socket.on('error', () => {}); // of the peer's making; the stream ends by itself
   return socket;

@@ -30,7 +30,7 @@ import sys
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
-SOON = 20  # seconds for all that happens on one connection
+SOON = 30  # seconds for all that happens on one connection
 
 
 def messages():
@@ -128,7 +128,8 @@ async def run(offer, arguments, exchanged):
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     async with asyncio.timeout(SOON):
         socket = await connect(arguments.url, extensions=[ClientPerMessageDeflateFactory(**offer)], compression=None,
-                               max_size=1 << 20, create_connection=Counting, ssl=context, proxy=None)
+                               max_size=1 << 20, create_connection=Counting, ssl=context, proxy=None,
+                               open_timeout=SOON, close_timeout=SOON)
         async with socket:
             answer = parameters_of(socket.response)
             if arguments.expect == "none":

@@ -160,7 +160,7 @@ async def main():
         context.load_cert_chain(*arguments.tls)
     options = {"process_request": process_request, "process_response": process_response,
                "select_subprotocol": select_subprotocol, "compression": None, "max_size": LARGEST,
-               "ping_interval": None, "ssl": context}
+               "ping_interval": None, "open_timeout": None, "close_timeout": 30, "ssl": context}
     if arguments.unix:
         server, address = await unix_serve(handle, arguments.unix, **options), f"ws+unix:{arguments.unix}"
     else:

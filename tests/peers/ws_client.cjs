@@ -21,7 +21,7 @@ const { parseArgs } = require('node:util');
 
 const WebSocket = require('ws');
 
-const SOON = 20_000; // milliseconds for all that happens on one connection
+const SOON = 30_000; // milliseconds for all that happens on one connection
 const KNOWN = ['server_no_context_takeover', 'client_no_context_takeover', 'server_max_window_bits',
   'client_max_window_bits'];
 
