@@ -25,7 +25,7 @@ use ws_tower::{
 
 const USAGE: &str =
     "load_target COMMAND --listen ADDR [--threads N] [--max-message-size BYTES] [--tls]
-                   [--backplane URL]
+                   [--backplane URL [--deadline SECONDS]]
 
   COMMAND                   echo, deflate, plain or fanout
   --listen ADDR             where to listen; port 0 for a free one
@@ -33,7 +33,9 @@ const USAGE: &str =
                             (default: one for each core)
   --max-message-size BYTES  largest message and largest frame (default: the library's, 1 MiB)
   --tls                     TLS, with a certificate that is made at the start
-  --backplane URL           the broker between several processes, for fanout: redis:// or nats://";
+  --backplane URL           the broker between several processes, for fanout: redis:// or nats://
+  --deadline SECONDS        how long a message may wait for the broker, at most 3600 (default: the
+                            library's, 2)";
 
 fn main() -> Result<(), Failure> {
     let mut arguments = Arguments::from_env(USAGE)?;
@@ -43,6 +45,7 @@ fn main() -> Result<(), Failure> {
     let largest: Option<usize> = arguments.value("--max-message-size")?;
     let tls = arguments.flag("--tls");
     let broker: Option<BrokerUrl> = arguments.value("--backplane")?;
+    let deadline = arguments.number("--deadline", 1..=3600)?;
     arguments.finish()?;
     log_to_stderr()?;
 
@@ -62,6 +65,11 @@ fn main() -> Result<(), Failure> {
     if broker.is_some() && command.as_deref() != Some("fanout") {
         return Err(usage("--backplane is for fanout"));
     }
+    if broker.is_none() && deadline.is_some() {
+        return Err(usage("--deadline is for --backplane"));
+    }
+    let deadline = deadline.map(|it| Duration::from_secs(it as u64));
+    let broker = broker.map(|it| it.deadline(deadline));
     let address = address.ok_or_else(|| usage("--listen is missing"))?;
     runtime(threads)?.block_on(async {
         // A hub with a backplane is made in the runtime.

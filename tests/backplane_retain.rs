@@ -264,10 +264,12 @@ async fn what_a_stranger_tells_replaces_nothing_that_has_passed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nodes_that_come_amid_messages_begin_with_a_newest_one_and_miss_and_repeat_nothing() {
     let broker = InProcess::new();
-    let source = node(&broker);
+    // A busy machine holds up each of them for longer than its heartbeat.
+    let patient = |broker: &InProcess| node_with(Backplane::new(broker.clone()).deadline(SOON));
+    let source = patient(&broker);
     let mut holders = Vec::new();
     for _ in 0..2 {
-        let hub = node(&broker);
+        let hub = patient(&broker);
         let member = member(&hub).await;
         holders.push((hub, member));
     }
@@ -292,15 +294,15 @@ async fn nodes_that_come_amid_messages_begin_with_a_newest_one_and_miss_and_repe
             number
         }
     });
-    // A node that subscribes just after a stream has begun may take it for one that began later.
-    while begun.load(Ordering::SeqCst) < 256 {
-        sleep(Duration::from_millis(1)).await;
-    }
+    // A node that subscribes just after a stream has begun takes it for one that began later, if its
+    // messages have been on their way for longer than it is old.
+    sleep(Duration::from_secs(3)).await;
+    until("it has begun", || begun.load(Ordering::SeqCst) >= 256).await;
     let comers: Vec<_> = (0..4)
         .map(|comer| {
             let (broker, begun) = (broker.clone(), Arc::clone(&begun));
             tokio::spawn(async move {
-                let hub = node(&broker);
+                let hub = patient(&broker);
                 for round in 0..10 {
                     let begun_before = begun.load(Ordering::SeqCst);
                     let (mut client, seat, server) = member(&hub).await;
@@ -308,7 +310,11 @@ async fn nodes_that_come_amid_messages_begin_with_a_newest_one_and_miss_and_repe
                     let first = number(text(&mut client).await);
                     // What was on its way when it came may have come.
                     assert!(first + 200 >= begun_before, "{first} {begun_before}");
-                    for expected in first + 1..first + 20 + comer * 10 + round {
+                    // What is told to one is heard by all who are there. Whoever comes just then may
+                    // begin with it, and with what has passed since it was told go on.
+                    let second = number(text(&mut client).await);
+                    assert!(first < second, "{second} after {first}");
+                    for expected in second + 1..second + 20 + comer * 10 + round {
                         assert_eq!(number(text(&mut client).await), expected);
                     }
                     drop((seat, server));
@@ -323,7 +329,7 @@ async fn nodes_that_come_amid_messages_begin_with_a_newest_one_and_miss_and_repe
     }
     done.store(true, Ordering::SeqCst);
     let last = publisher.join().unwrap() - 1;
-    let late = node(&broker);
+    let late = patient(&broker);
     let (mut client, _seat, _server) = member(&late).await;
     while text(&mut client).await != last.to_string() {}
     nothing(&mut client).await;

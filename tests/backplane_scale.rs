@@ -99,7 +99,7 @@ async fn a_node_that_joins_has_the_others_tell_of_what_they_have_in_common() {
     assert_eq!(taken(&old.kinds[ROSTER]), 10);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_new_node_learns_what_it_missed_before_anything_has_come() {
     for presence in [true, false] {
         let backplane = |broker: &Faulty| {
@@ -196,7 +196,7 @@ async fn what_a_node_missed_that_is_away_is_kept_for_it() {
     assert_eq!(streams(&here), 0);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_flood_of_topics_fills_no_memory_and_is_told_to_who_is_there() {
     let broker = Faulty::new(&InProcess::new());
     let (here, there) = (node(&broker), node(&broker));

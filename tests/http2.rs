@@ -35,7 +35,7 @@ use tower::{Layer, service_fn};
 use ws_hyper::{serve, server::Http2};
 use ws_tests::{
     http2::{Client, connect},
-    raw::{Raw, masked, until, within},
+    raw::{PATIENCE, Raw, masked, until, within},
 };
 use ws_tower::{
     Closed, Config, Error, Message, OriginPolicy, Shutdown, WebSocket, WebSocketLayer,
@@ -518,8 +518,14 @@ mod small_messages {
     }
 
     async fn serve_all() -> SocketAddr {
+        // So many messages take a busy machine longer than a silence without pings, and than a peer
+        // has for its Close.
+        let config = Config::new()
+            .keepalive_interval(None)
+            .close_timeout(4 * PATIENCE);
         served!(
             sockets()
+                .config(config)
                 .route("/slow", slow)
                 .route("/blocking", blocking)
                 .route("/deaf", deaf)

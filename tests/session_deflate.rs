@@ -345,14 +345,18 @@ fn a_large_message_is_compressed_while_others_use_the_socket() {
     }
     let message = Message::binary(bytes);
     for (way, send) in ways {
-        let (_near, far) = duplex(1024);
-        let connection = Connection::new(Role::Server, config.clone()).with_extensions(&agreed);
-        let (_session, socket) = Session::new(far, connection);
-        let message = message.clone();
-        let (longest, whole) = longest_wait(&socket.sender(), || send(&socket, message));
-        println!("{way}: {longest:?} of {whole:?}");
-        // Other threads take their share of the processor in between.
-        assert!(longest < whole / 2, "{way}: {longest:?} of {whole:?}");
+        // A busy machine holds up now and then whoever looks; a lock that is kept does so each time.
+        let is_free = (0..5).any(|_| {
+            let (_near, far) = duplex(1024);
+            let connection = Connection::new(Role::Server, config.clone()).with_extensions(&agreed);
+            let (_session, socket) = Session::new(far, connection);
+            let message = message.clone();
+            let (longest, whole) = longest_wait(&socket.sender(), || send(&socket, message));
+            println!("{way}: {longest:?} of {whole:?}");
+            // Other threads take their share of the processor in between.
+            longest < whole / 2
+        });
+        assert!(is_free, "{way} keeps the lock");
     }
 }
 

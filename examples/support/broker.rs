@@ -36,6 +36,7 @@ use crate::{Failure, causes};
 pub struct BrokerUrl {
     broker: Broker,
     shown: String,
+    deadline: Option<Duration>,
     last: LastError,
 }
 
@@ -46,13 +47,23 @@ enum Broker {
 }
 
 impl BrokerUrl {
+    /// How long a message may wait for the broker. Default: that of the hub, 2 seconds.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Option<Duration>) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
     /// What makes a hub that shares its topics over this broker, with those of other nodes that
     /// have the same prefix.
     pub fn hub(&self, prefix: &str) -> HubBuilder {
-        let backplane = match &self.broker {
+        let mut backplane = match &self.broker {
             Broker::Redis(redis) => Backplane::new(self.last.of(redis.clone())),
             Broker::Nats(nats) => Backplane::new(self.last.of(nats.clone())),
         };
+        if let Some(deadline) = self.deadline {
+            backplane = backplane.deadline(deadline);
+        }
         Hub::builder().backplane(backplane.prefix(prefix))
     }
 
@@ -156,6 +167,7 @@ impl FromStr for BrokerUrl {
         Ok(Self {
             broker,
             shown,
+            deadline: None,
             last: LastError::default(),
         })
     }

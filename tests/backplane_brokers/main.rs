@@ -7,12 +7,12 @@ mod log;
 mod node;
 mod tls;
 
-use std::{
-    process::{Command, Stdio},
-    time::Duration,
-};
+use std::{process::Stdio, time::Duration};
 
-use tokio::time::{sleep, timeout};
+use tokio::{
+    process::Command,
+    time::{sleep, timeout},
+};
 use ws_tests::broker::{Broker, Kind};
 use ws_tower::{
     Config, WebSocket,
@@ -21,8 +21,7 @@ use ws_tower::{
 };
 
 use self::node::{
-    BEAT, Node, SOON, all_are_accounted_for, all_come_in_order, backplane, publish_6000,
-    three as nodes, until,
+    BEAT, Node, Publisher, SOON, all_come_in_order, backplane, three as nodes, until,
 };
 
 async fn three(server: &Broker) -> [Node; 3] {
@@ -44,7 +43,7 @@ async fn nodes_that_come_later(kind: Kind) {
             .retain();
         Hub::builder()
             .slow_consumer(policy)
-            .backplane(backplane(server.kind, &server.url()))
+            .backplane(backplane(server.kind, &server.url()).deadline(SOON))
             .build()
     };
     let member = async |hub: &Hub| {
@@ -62,6 +61,9 @@ async fn nodes_that_come_later(kind: Kind) {
     let (mut held, _seat, _socket) = member(&holder).await;
     assert_eq!(source.publish("lobby", "0"), 0);
     assert_eq!(number(&mut held).await, 0);
+    // A node that subscribes just after a stream has begun takes it for one that began later, if its
+    // messages have been on their way for longer than it is old.
+    sleep(Duration::from_secs(3)).await;
     let publisher = source.clone();
     let publishing = tokio::spawn(async move {
         for count in 1..=3000 {
@@ -98,17 +100,16 @@ async fn nodes_that_come_later(kind: Kind) {
 async fn a_killed_broker(kind: Kind) {
     let mut server = Broker::start(kind).await;
     let mut nodes = three(&server).await;
-    let publisher = tokio::spawn(publish_6000(nodes[0].hub.clone()));
+    let publisher = Publisher::start(&nodes);
     sleep(Duration::from_secs(1)).await;
     server.kill();
     // Longer than the deadline.
     sleep(Duration::from_secs(3)).await;
     server.restart().await;
-    publisher.await.unwrap();
-    let missed = all_are_accounted_for(&mut nodes).await;
+    let missed = publisher.all_are_accounted_for(&mut nodes).await;
     assert!(missed > 0, "it was away for longer than the deadline");
     for node in &nodes {
-        assert_eq!(node.hub.member_count("lobby"), 3);
+        until("all see all", || node.hub.member_count("lobby") == 3).await;
     }
     assert!(nodes[0].stats().expired > 0);
 }
@@ -116,19 +117,20 @@ async fn a_killed_broker(kind: Kind) {
 async fn a_paused_broker(kind: Kind) {
     let server = Broker::start(kind).await;
     let mut nodes = three(&server).await;
-    let publisher = tokio::spawn(publish_6000(nodes[0].hub.clone()));
+    let publisher = Publisher::start(&nodes);
     sleep(Duration::from_secs(1)).await;
     server.signal("-STOP");
+    let before = publisher.count();
     sleep(Duration::from_secs(4)).await;
+    let meanwhile = publisher.count() - before;
     server.signal("-CONT");
-    let longest = publisher.await.unwrap();
-    assert!(longest < Duration::from_millis(500), "{longest:?}");
-    all_are_accounted_for(&mut nodes).await;
+    assert!(meanwhile > 50, "it waits for the broker: {meanwhile}");
+    publisher.all_are_accounted_for(&mut nodes).await;
 }
 
 async fn a_slow_subscriber(kind: Kind) {
     let server = Broker::start(kind).await;
-    let mut nodes = three(&server).await;
+    let mut nodes = nodes(|_| Node::patient(backplane(kind, &server.url()))).await;
     let (_stalled, slow) = pair(Config::new().keepalive_interval(None));
     let _seat = nodes[1].hub.join("lobby", &slow);
     let filler = "x".repeat(4000);
@@ -149,29 +151,30 @@ async fn a_killed_node(kind: Kind, test: &str) {
     if let Ok(url) = std::env::var(URL) {
         let node = Node::of(backplane(kind, &url));
         node.ready().await;
-        sleep(Duration::from_secs(60)).await;
+        sleep(Duration::from_secs(300)).await;
         return;
     }
     let server = Broker::start(kind).await;
     let nodes = three(&server).await;
-    let mut child = Command::new(std::env::current_exe().unwrap())
+    let child = Command::new(std::env::current_exe().unwrap())
         .args([test, "--exact", "--ignored"])
         .env(URL, server.url())
         .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
+        .kill_on_drop(true)
+        .spawn();
+    let mut child = child.unwrap();
     until("the fourth member", || {
         nodes.iter().all(|it| it.hub.member_count("lobby") == 4)
     })
     .await;
-    child.kill().unwrap();
-    child.wait().unwrap();
+    child.kill().await.unwrap();
     let before = std::time::Instant::now();
     until("its members vanish", || {
         nodes.iter().all(|it| it.hub.member_count("lobby") == 3)
     })
     .await;
-    assert!(before.elapsed() < BEAT * 8, "{:?}", before.elapsed());
+    // A node with the heartbeat that is the default would be waited for until 15 s have passed.
+    assert!(before.elapsed() < BEAT * 40, "{:?}", before.elapsed());
 }
 
 macro_rules! tests {

@@ -1,8 +1,17 @@
 //! Hubs over brokers.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
-use tokio::time::{sleep, timeout};
+use tokio::{
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
 use ws_tests::broker::{Broker, Kind};
 use ws_tower::{
     Config, WebSocket,
@@ -60,7 +69,9 @@ impl Node {
             .slow_consumer(policy)
             .backplane(backplane)
             .build();
-        let (client, server) = pair(Config::new().keepalive_interval(None));
+        // One member is read after the other.
+        let patient = Config::new().keepalive_interval(None).write_timeout(None);
+        let (client, server) = pair(patient);
         let seat = hub.join("lobby", &server);
         Self {
             hub,
@@ -88,26 +99,39 @@ impl Node {
     /// Reads the messages `NAME COUNT` up to this one. Returns for each of three names how many
     /// came, in order and none twice; and how many were said to be missing.
     pub(crate) async fn read_until(&mut self, last: [usize; 3]) -> ([usize; 3], u64) {
-        let mut next = [0; 3];
-        let (mut came, mut missed) = ([0; 3], 0);
-        while next != last {
-            let text = self.text().await;
-            // What follows fills the queues.
-            let (name, count) = text
-                .trim_end_matches('x')
-                .trim_end()
-                .split_once(' ')
-                .unwrap();
-            if name == "missed" {
-                missed += count.parse::<u64>().unwrap();
-                continue;
-            }
-            let (name, count): (usize, usize) = (name.parse().unwrap(), count.parse().unwrap());
-            assert!(count >= next[name], "{text} is late, or comes again");
-            next[name] = count + 1;
-            came[name] += 1;
+        let mut read = Read::default();
+        while read.next != last {
+            read.note(&self.text().await);
         }
-        (came, missed)
+        (read.came, read.missed)
+    }
+}
+
+/// What a member has read of three names.
+#[derive(Debug, Default)]
+struct Read {
+    /// The number behind the last.
+    next: [usize; 3],
+    came: [usize; 3],
+    missed: u64,
+    /// Some are told to be missing, and what comes after them has not come yet.
+    is_amid: bool,
+}
+
+impl Read {
+    fn note(&mut self, text: &str) {
+        // What follows fills the queues.
+        let words = text.trim_end_matches('x').trim_end();
+        let (name, count) = words.split_once(' ').unwrap();
+        self.is_amid = name == "missed";
+        if self.is_amid {
+            self.missed += count.parse::<u64>().unwrap();
+            return;
+        }
+        let (name, count): (usize, usize) = (name.parse().unwrap(), count.parse().unwrap());
+        assert!(count >= self.next[name], "{text} is late, or comes again");
+        self.next[name] = count + 1;
+        self.came[name] += 1;
     }
 }
 
@@ -159,29 +183,55 @@ pub(crate) async fn all_come_in_order(mut nodes: [Node; 3]) {
     }
 }
 
-/// The first node publishes 6000 messages in 6 seconds or more; returns when it has.
-pub(crate) async fn publish_6000(hub: Hub) -> Duration {
-    let mut longest = Duration::ZERO;
-    for count in 0..6000 {
-        let before = std::time::Instant::now();
-        hub.publish("lobby", format!("0 {count}"));
-        longest = longest.max(before.elapsed());
-        sleep(Duration::from_millis(1)).await;
-    }
-    longest
+/// The first node publishes a message each millisecond, until the last is accounted for.
+pub(crate) struct Publisher {
+    published: Arc<AtomicUsize>,
+    task: JoinHandle<()>,
 }
 
-/// All have each of the 6000, or know how many are missing. Returns how many are.
-pub(crate) async fn all_are_accounted_for(nodes: &mut [Node; 3]) -> u64 {
-    // The last may be among those that are missing.
-    nodes[0].hub.publish("lobby", "0 6000");
-    let mut all_missed = 0;
-    assert_eq!(nodes[0].read_until([6001, 0, 0]).await, ([6001, 0, 0], 0));
-    for node in &mut nodes[1..] {
-        let (came, missed) = node.read_until([6001, 0, 0]).await;
-        assert_eq!(came[0] as u64 + missed, 6001, "each came or was missed");
-        assert_eq!(node.stats().missed, missed);
-        all_missed += missed;
+impl Publisher {
+    pub(crate) fn start(nodes: &[Node; 3]) -> Self {
+        let (hub, published) = (nodes[0].hub.clone(), Arc::<AtomicUsize>::default());
+        let task = tokio::spawn({
+            let published = Arc::clone(&published);
+            async move {
+                for count in 0.. {
+                    hub.publish("lobby", format!("0 {count}"));
+                    published.store(count + 1, Ordering::SeqCst);
+                    sleep(Duration::from_millis(1)).await;
+                }
+            }
+        });
+        Self { published, task }
     }
-    all_missed
+
+    /// How many it has published so far.
+    pub(crate) fn count(&self) -> usize {
+        self.published.load(Ordering::SeqCst)
+    }
+
+    /// All have each message up to the 500th from now, or know how many are missing. Returns how many
+    /// are.
+    ///
+    /// It goes on publishing meanwhile, for what is lost is told of with what comes next.
+    pub(crate) async fn all_are_accounted_for(self, nodes: &mut [Node; 3]) -> u64 {
+        let last = self.count() + 500;
+        let mut all_missed = 0;
+        for (name, node) in nodes.iter_mut().enumerate() {
+            let mut read = Read::default();
+            let all = async {
+                while read.next[0] <= last || read.is_amid || read.missed < node.stats().missed {
+                    read.note(&node.text().await);
+                }
+            };
+            let in_time = timeout(SOON * 2, all).await.is_ok();
+            assert!(in_time, "{read:?} of {last}, {:#?}", node.stats());
+            let (came, next) = (read.came[0] as u64, read.next[0] as u64);
+            assert_eq!(came + read.missed, next, "each came or was missed");
+            assert!(name > 0 || read.missed == 0, "it misses none of its own");
+            all_missed += read.missed;
+        }
+        self.task.abort();
+        all_missed
+    }
 }

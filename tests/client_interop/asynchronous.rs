@@ -10,7 +10,10 @@ use ws_hyper::{
         Backoff, ConnectError, ReconnectState, Reconnecting, RedirectErrorKind, Step, TlsErrorKind,
     },
 };
-use ws_tests::raw::{PATIENCE, within};
+use ws_tests::{
+    broker::free_port,
+    raw::{PATIENCE, within},
+};
 use ws_tower::{Error, WebSocket};
 
 use super::*;
@@ -378,11 +381,11 @@ async fn pings_are_answered_both_ways_and_measured() {
 
         let lively = Config::new()
             .keepalive_interval(Duration::from_millis(50))
-            .keepalive_timeout(Duration::from_secs(2));
+            .keepalive_timeout(Duration::from_secs(5));
         let connector = Connector::new().config(lively);
         let (mut socket, _) = connect(&connector, &format!("{}/echo", server.address)).await;
         // Were pings not answered, it would be cut by then.
-        sleep(Duration::from_secs(3)).await;
+        sleep(Duration::from_secs(6)).await;
         echoes(&mut socket, Message::text("still here")).await;
     }
 }
@@ -480,9 +483,10 @@ async fn a_server_that_restarts_is_found_again() {
         Foreign::python::<String> as fn(Vec<String>) -> Foreign,
         Foreign::node::<String>,
     ] {
-        let server = start(Vec::new());
+        let port = free_port().to_string();
+        let listen = || vec!["--listen".to_owned(), port.clone()];
+        let server = start(listen());
         let address = server.address.clone();
-        let (_, port) = address.rsplit_once(':').unwrap();
         let backoff = Backoff::new()
             .first(Duration::from_millis(50))
             .max(Duration::from_millis(100));
@@ -503,7 +507,7 @@ async fn a_server_that_restarts_is_found_again() {
         );
         within(failing).await.unwrap();
         assert!(!next.is_finished());
-        let _again = start(vec!["--listen".to_owned(), port.to_owned()]);
+        let _again = start(listen());
         let mut second = within(next).await.unwrap().unwrap().unwrap();
         echoes(&mut second, Message::text("second")).await;
         assert_eq!(*state.borrow(), ReconnectState::Connected);

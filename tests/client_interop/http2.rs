@@ -154,7 +154,7 @@ async fn refusals_over_http2_have_status_headers_and_body() {
             );
             assert_eq!(error.is_final(), status < 500);
         }
-        let config = large().handshake_timeout(Duration::from_millis(300));
+        let config = large().handshake_timeout(Duration::from_secs(3));
         let impatient = http2(&connector.config(config), &server).await;
         match refused(&impatient, "/hang").await {
             ConnectError::Timeout { during, .. } => assert_eq!(during, Step::Answer),

@@ -77,7 +77,7 @@ through! {
         browsers_are_told_to_use_http1_for_sockets;
 }
 
-/// On a runtime of its own, and for a minute at most.
+/// On a runtime of its own, and for three minutes at most.
 fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -85,8 +85,8 @@ fn run(test: impl Future<Output = ()>) {
         .build()
         .unwrap();
     let ended =
-        runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), test).await });
-    ended.expect("a minute is enough");
+        runtime.block_on(async { tokio::time::timeout(Duration::from_secs(180), test).await });
+    ended.expect("three minutes are enough");
 }
 
 fn silent() -> Config {
@@ -118,8 +118,8 @@ async fn messages_of_every_kind_come_back(kind: Kind) {
 }
 
 async fn keepalive_outlasts_a_silence_that_the_proxy_does_not_bear(kind: Kind) {
-    let config = Config::new().keepalive_interval(Duration::from_secs(1));
-    let site = Site::start(kind, config).await;
+    let config = Config::new().keepalive_interval(PATIENCE / 10);
+    let site = Site::impatient(kind, config).await;
     let mut client = site.open("/echo").await;
     let (end, mut pings) = (Instant::now() + SILENCE, 0);
     // The silence is the application's: a browser answers pings, and its pages know nothing of it.
@@ -136,10 +136,10 @@ async fn keepalive_outlasts_a_silence_that_the_proxy_does_not_bear(kind: Kind) {
 }
 
 async fn without_keepalive_the_proxy_cuts_a_silent_socket_and_it_ends_uncleanly(kind: Kind) {
-    let site = Site::start(kind, silent()).await;
+    let site = Site::impatient(kind, silent()).await;
     let mut client = site.open("/echo").await;
-    client.echoes().await;
     let since = Instant::now();
+    client.echoes().await;
     assert_eq!(client.rest().await, b"", "no Close comes from a proxy");
     // The proxy's clock began when the last byte passed it, and it counts in milliseconds.
     let waited = since.elapsed();
@@ -282,7 +282,7 @@ async fn pages_of_the_site_pass_and_others_are_refused(kind: Kind) {
 }
 
 async fn without_the_host_line_pages_of_the_site_are_refused(kind: Kind) {
-    let site = Site::start_with(kind, Config::new(), |text| {
+    let site = Site::changed(kind, Config::new(), |text| {
         text.replace("proxy_set_header Host $http_host;", "")
     })
     .await;

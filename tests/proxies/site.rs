@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddr, TcpListener as Reserved},
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -30,6 +30,7 @@ use tokio_rustls::{
 use tower::{Layer, util::MapRequestLayer};
 use ws_hyper::serve;
 use ws_tests::{
+    broker::{free_port, listens},
     raw::{Raw, within},
     wire,
 };
@@ -48,7 +49,12 @@ pub(crate) enum Kind {
 impl Kind {
     /// The file of the guide, and what is replaced in it: where it listens, what it proves itself
     /// with, and how long it bears silence. Nothing else differs from what the guide shows.
-    fn file(self, address: SocketAddr, directory: &Path) -> (&'static str, Vec<(String, String)>) {
+    fn file(
+        self,
+        address: SocketAddr,
+        directory: &Path,
+        patience: Duration,
+    ) -> (&'static str, Vec<(String, String)>) {
         let pairs = |pairs: &[(&str, String)]| {
             let pairs = pairs.iter();
             pairs
@@ -56,7 +62,7 @@ impl Kind {
                 .collect()
         };
         let at = |name: &str| directory.join(name).display().to_string();
-        let silence = format!("{}s", PATIENCE.as_secs());
+        let silence = format!("{}s", patience.as_secs());
         match self {
             Self::Caddy => (
                 include_str!("../../ws-hyper/src/docs/deployment/Caddyfile"),
@@ -149,8 +155,11 @@ http {
 }
 ";
 
-/// How long the proxies bear silence here.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
+/// How long proxies bear silence that are told to bear little.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long the others do, which is what the guide says.
+const OF_THE_GUIDE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Site {
     pub(crate) servers: [Server; 2],
@@ -162,14 +171,47 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) async fn start(kind: Kind, config: Config) -> Self {
-        Self::start_with(kind, config, |text| text).await
+        Self::start_with(kind, config, OF_THE_GUIDE, |text| text).await
+    }
+
+    /// With a proxy that bears silence for [`PATIENCE`].
+    pub(crate) async fn impatient(kind: Kind, config: Config) -> Self {
+        Self::start_with(kind, config, PATIENCE, |text| text).await
     }
 
     /// With a change to the proxy's file.
-    pub(crate) async fn start_with(
+    pub(crate) async fn changed(
         kind: Kind,
         config: Config,
-        change: impl FnOnce(String) -> String,
+        change: impl Fn(String) -> String,
+    ) -> Self {
+        Self::start_with(kind, config, OF_THE_GUIDE, change).await
+    }
+
+    async fn start_with(
+        kind: Kind,
+        config: Config,
+        patience: Duration,
+        change: impl Fn(String) -> String,
+    ) -> Self {
+        let config = Arc::new(config);
+        let mut log = String::new();
+        for _ in 0..5 {
+            let mut site = Self::try_start(kind, &config, patience, &change).await;
+            if listens(&mut site.proxy, site.address).await {
+                return site;
+            }
+            // Somebody has taken its port meanwhile; or it never listens.
+            log = site.log();
+        }
+        panic!("the proxy does not listen:\n{log}");
+    }
+
+    async fn try_start(
+        kind: Kind,
+        config: &Arc<Config>,
+        patience: Duration,
+        change: impl Fn(String) -> String,
     ) -> Self {
         static SITES: AtomicUsize = AtomicUsize::new(0);
         let name = format!(
@@ -180,10 +222,9 @@ impl Site {
         let directory = std::env::temp_dir().join(name);
         fs::create_dir(&directory).unwrap();
         let connector = certificate(&directory);
-        let config = Arc::new(config);
-        let servers = [Server::start(&config).await, Server::start(&config).await];
-        let address = free();
-        let (file, mut replacements) = kind.file(address, &directory);
+        let servers = [Server::start(config).await, Server::start(config).await];
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let (file, mut replacements) = kind.file(address, &directory, patience);
         for (old, server) in ["127.0.0.1:8000", "127.0.0.1:8001"].iter().zip(&servers) {
             replacements.push(((*old).to_owned(), server.address.to_string()));
         }
@@ -205,26 +246,13 @@ impl Site {
             .stderr(log)
             .spawn()
             .unwrap_or_else(|error| panic!("{kind:?} does not start: {error}"));
-        let mut site = Self {
+        Self {
             servers,
             proxy,
             address,
             connector,
             directory,
-        };
-        site.wait_for_proxy().await;
-        site
-    }
-
-    async fn wait_for_proxy(&mut self) {
-        for _ in 0..100 {
-            if TcpStream::connect(self.address).await.is_ok() {
-                return;
-            }
-            assert!(self.proxy.try_wait().unwrap().is_none(), "{}", self.log());
-            tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        panic!("the proxy does not listen:\n{}", self.log());
     }
 
     fn log(&self) -> String {
@@ -369,7 +397,7 @@ impl Server {
         };
         let server = serve(listener, app)
             .tracker(tracker.clone())
-            .with_graceful_shutdown(signal, Duration::from_secs(5));
+            .with_graceful_shutdown(signal, Duration::from_secs(20));
         Self {
             address,
             tracker,
@@ -431,12 +459,6 @@ fn certificate(directory: &Path) -> TlsConnector {
         .with_root_certificates(roots)
         .with_no_client_auth();
     TlsConnector::from(Arc::new(config))
-}
-
-/// A port that nobody listens on.
-fn free() -> SocketAddr {
-    let reserved = Reserved::bind("127.0.0.1:0").unwrap();
-    reserved.local_addr().unwrap()
 }
 
 /// A frame of a client. Its masking key is zeros, which leaves the payload readable.

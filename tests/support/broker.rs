@@ -4,10 +4,14 @@
 
 use std::{
     env, fs,
+    hash::{BuildHasher, RandomState},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        LazyLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -41,22 +45,32 @@ impl Broker {
         Self::start_with(kind, |_, _| Vec::new()).await
     }
 
-    /// Starts one with these arguments more, for its directory and port.
-    pub async fn start_with(kind: Kind, arguments: impl FnOnce(&Path, u16) -> Vec<String>) -> Self {
-        let (port, directory) = (free_port(), Directory::new());
-        let mut broker = Self {
-            kind,
-            port,
-            arguments: arguments(&directory.0, port),
-            child: None,
-            directory,
-        };
-        broker.restart().await;
-        broker
+    /// Starts one with these arguments more, for its directory and port. They are asked for anew if
+    /// somebody has taken the port meanwhile.
+    pub async fn start_with(kind: Kind, arguments: impl Fn(&Path, u16) -> Vec<String>) -> Self {
+        for _ in 0..5 {
+            let (port, directory) = (free_port(), Directory::new());
+            let mut broker = Self {
+                kind,
+                port,
+                arguments: arguments(&directory.0, port),
+                child: None,
+                directory,
+            };
+            if broker.try_restart().await {
+                return broker;
+            }
+        }
+        panic!("the broker does not listen");
     }
 
     /// Starts it again after [`kill`](Self::kill), and waits until it listens.
     pub async fn restart(&mut self) {
+        assert!(self.try_restart().await, "the broker does not listen");
+    }
+
+    /// Says whether it listens.
+    async fn try_restart(&mut self) -> bool {
         let port = self.port.to_string();
         let directory = self.directory.0.to_str().expect("it is text");
         let (program, arguments) = match self.kind {
@@ -73,15 +87,8 @@ impl Broker {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn();
-        self.child = Some(child.expect("the broker is installed"));
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
-        for _ in 0..1000 {
-            if TcpStream::connect(address).is_ok() {
-                return;
-            }
-            sleep(Duration::from_millis(10)).await;
-        }
-        panic!("the broker does not listen");
+        let child = self.child.insert(child.expect("the broker is installed"));
+        listens(child, SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))).await
     }
 
     /// Its URL, for nobody in particular.
@@ -125,11 +132,49 @@ impl Drop for Broker {
     }
 }
 
-/// A port that nobody listens on, for now.
+/// A port for a program that cannot listen on port 0 and say what it got. It is below those that
+/// Linux gives to connections (32768 and up): one of these may be taken by a client before the
+/// program listens, or while it is down.
+///
+/// # Panics
+///
+/// If all are taken.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-    listener.local_addr().expect("an address").port()
+    // Each process begins somewhere else.
+    static NEXT: LazyLock<AtomicUsize> = LazyLock::new(|| {
+        let chance = RandomState::new().hash_one(()) % PORTS.len() as u64;
+        AtomicUsize::new(usize::try_from(chance).unwrap_or(0))
+    });
+    let mut ports = PORTS.map(|_| {
+        let next = NEXT.fetch_add(1, Ordering::Relaxed) % PORTS.len();
+        PORTS.start + u16::try_from(next).expect("it is one of them")
+    });
+    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    ports.find(is_free).expect("a port")
 }
+
+/// Waits until a program that has just been started listens there. `false`: it has ended, or does
+/// not come to it.
+///
+/// # Panics
+///
+/// If the system does not tell of the program.
+pub async fn listens(program: &mut Child, address: SocketAddr) -> bool {
+    let is_gone = |it: &mut Child| it.try_wait().expect("it is ours").is_some();
+    for _ in 0..6000 {
+        // Whoever answers is the program, if that has not failed to take the port.
+        if TcpStream::connect(address).is_ok() {
+            return !is_gone(program);
+        }
+        if is_gone(program) {
+            return false;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    false
+}
+
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
 /// Writes a file into this directory. Returns the path.
 pub fn write(directory: &Path, name: &str, text: &str) -> String {

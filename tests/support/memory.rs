@@ -4,11 +4,12 @@
 //! kernel still has to do for a socket.
 #![allow(dead_code, reason = "each file of tests takes what it needs")]
 
-use std::{future::pending, io, net::SocketAddr};
+use std::{future::pending, io, net::SocketAddr, time::SystemTime};
 
 use tokio::{
     io::{DuplexStream, duplex},
     sync::mpsc,
+    time::Instant,
 };
 use ws_hyper::Listener;
 use ws_tests::raw::Raw;
@@ -56,4 +57,12 @@ impl Dial {
         raw.write(request).await;
         raw.head().await
     }
+}
+
+/// The system's clock, in the time of a test on one thread.
+pub(crate) fn clock() -> SystemTime {
+    thread_local! {
+        static START: (SystemTime, Instant) = (SystemTime::now(), Instant::now());
+    }
+    START.with(|(system, start)| *system + start.elapsed())
 }

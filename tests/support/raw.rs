@@ -44,10 +44,15 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Raw<Io> {
         assert!(head.starts_with("http/1.1 101 "), "{head}");
     }
 
-    /// Writes all of it.
+    /// Writes all of it, which may take as long as the server reads on.
     pub async fn write(&mut self, bytes: impl AsRef<[u8]>) {
-        let written = within(self.0.write_all(bytes.as_ref())).await;
-        written.expect("the server reads");
+        let mut bytes = bytes.as_ref();
+        while !bytes.is_empty() {
+            let written = within(self.0.write(bytes)).await;
+            let count = written.expect("the server reads");
+            assert!(count > 0, "the server reads");
+            bytes = &bytes[count..];
+        }
         // TLS keeps what the socket does not take at once.
         let flushed = within(self.0.flush()).await;
         flushed.expect("the server reads");
@@ -67,11 +72,16 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Raw<Io> {
             .to_ascii_lowercase()
     }
 
-    /// So many bytes.
+    /// So many bytes, which may take as long as the server writes on.
     pub async fn read(&mut self, count: usize) -> Vec<u8> {
         let mut bytes = vec![0; count];
-        let read = within(self.0.read_exact(&mut bytes)).await;
-        read.expect("the server writes as much");
+        let mut rest = &mut bytes[..];
+        while !rest.is_empty() {
+            let read = within(self.0.read(rest)).await;
+            let count = read.expect("the server writes as much");
+            assert!(count > 0, "the server writes as much");
+            rest = &mut rest[count..];
+        }
         bytes
     }
 

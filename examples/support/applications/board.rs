@@ -78,6 +78,8 @@ pub struct Limits {
     pub boards: usize,
     /// How many participate in one board. Default: 32.
     pub participants: usize,
+    /// What tells how old a board is, on all nodes alike. Default: the system's clock.
+    pub clock: fn() -> SystemTime,
 }
 
 impl Default for Limits {
@@ -86,6 +88,7 @@ impl Default for Limits {
             lifetime: Duration::from_secs(300),
             boards: 256,
             participants: 32,
+            clock: SystemTime::now,
         }
     }
 }
@@ -251,7 +254,7 @@ impl Shared {
 
     /// Who has a seat under this id, and when their board began; without those whose board is over.
     fn participants(&self, id: &str) -> impl Iterator<Item = (Member, Began)> {
-        let now = now();
+        let now = self.now();
         let members = self.hub.members(id).into_iter();
         members.filter_map(move |member| {
             let began = member.metadata()?.parse().ok()?;
@@ -263,6 +266,13 @@ impl Shared {
     fn left(&self, began: Began, now: Began) -> Duration {
         let age = Duration::from_millis(now.saturating_sub(began));
         self.limits.lifetime.saturating_sub(age)
+    }
+
+    fn now(&self) -> Began {
+        let since = (self.limits.clock)().duration_since(UNIX_EPOCH);
+        since.map_or(0, |it| {
+            Began::try_from(it.as_millis()).unwrap_or(Began::MAX)
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -279,7 +289,7 @@ async fn live(
     beginning: watch::Sender<Option<Began>>,
 ) {
     let hub = &shared.hub;
-    let mut began = now();
+    let mut began = shared.now();
     let mut watch = hub.watch(&id);
     if hub.node().is_some() {
         let _ = timeout(PATIENCE, hub.subscribed(&id)).await;
@@ -295,7 +305,7 @@ async fn live(
             beginning.send_replace(Some(began));
         }
         tokio::select! {
-            () = sleep(shared.left(began, now())) => break,
+            () = sleep(shared.left(began, shared.now())) => break,
             Some(_) = watch.recv() => {}
         }
     }
@@ -313,13 +323,6 @@ async fn live(
 /// The topic where a board is drawn; an id alone has no `/`.
 fn drawing(id: &str, began: Began) -> String {
     format!("{id}/{began}")
-}
-
-fn now() -> Began {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |it| {
-        Began::try_from(it.as_millis()).unwrap_or(Began::MAX)
-    })
 }
 
 impl Place {

@@ -352,15 +352,15 @@ mod tests {
             (connection, request, stream)
         });
         let config = Config::new()
-            .keepalive_interval(Duration::from_secs(1))
-            .keepalive_timeout(Duration::from_secs(1));
+            .keepalive_interval(Duration::from_secs(3))
+            .keepalive_timeout(Duration::from_secs(3));
         let connector = Connector::new().config(config);
         let connection = connector.connect_http2(format!("ws://{address}/"));
         let connection = connection.await.unwrap();
         let (socket, _) = connection.open("").await.unwrap();
-        let gone = server.await.unwrap();
         assert!(connection.is_open());
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let gone = server.await.unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
         while connection.is_open() {
             assert!(
                 Instant::now() < deadline,

@@ -236,6 +236,12 @@ async fn where_reading_must_go_on_a_deaf_application_costs_no_more_than_the_cap(
     let (session, _socket) = Session::new(Flood::new(), connection);
     let shared = Arc::clone(&session.shared);
     let session = tokio::spawn(session);
+    let closes = async {
+        while shared.lock().connection.close_sent().is_none() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(30), closes).await.unwrap();
     sleep(Duration::from_millis(100)).await;
     {
         let state = shared.lock();
