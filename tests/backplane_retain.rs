@@ -10,10 +10,14 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures_util::FutureExt;
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 use ws_tower::{
-    Config, Message, WebSocket,
+    BoxError, Config, Message, WebSocket,
     hub::{
         Backplane, Hub, Policy, Seat, SlowConsumer,
         backplane::{Broker, Commands, InProcess, Messages},
@@ -73,6 +77,13 @@ async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
         sleep(Duration::from_millis(5)).await;
     }
     panic!("it never came: {what}");
+}
+
+/// What a stranger tells of a newest message.
+fn newest(stream: u64, sequence: u64, age: u64, of: [u8; 8], text: &str) -> Vec<u8> {
+    let numbers = [stream, sequence, age].map(u64::to_be_bytes);
+    let head = [b"wsb\x03\x0c\0\0\0\0\0\0\0\x63".as_slice(), &of].concat();
+    [&head, &numbers.concat()[..], text.as_bytes()].concat()
 }
 
 /// Counts what nodes tell of newest messages.
@@ -238,11 +249,6 @@ async fn what_a_stranger_tells_replaces_nothing_that_has_passed() {
         assert_eq!(text(&mut client).await, number.to_string());
     }
     let node = here.node().unwrap().number().to_be_bytes();
-    let newest = |stream: u64, sequence: u64, age: u64, of: [u8; 8], text: &str| {
-        let numbers = [stream, sequence, age].map(u64::to_be_bytes);
-        let head = [b"wsb\x03\x0c\0\0\0\0\0\0\0\x63".as_slice(), &of].concat();
-        [&head, &numbers.concat()[..], text.as_bytes()].concat()
-    };
     // Of the same node and its place is past; of another one and its time is.
     broker.publish("ws:topic:topic", newest(1, 1, 0, node, "passed"));
     broker.publish("ws:topic:topic", newest(1, 9, 1 << 40, [7; 8], "long ago"));
@@ -259,6 +265,61 @@ async fn what_a_stranger_tells_replaces_nothing_that_has_passed() {
     broker.publish("ws:topic:topic", newest(1, 9, 0, [7; 8], "late"));
     nothing(&mut client).await;
     assert_eq!(there.retained("topic"), Some("2".into()));
+}
+
+/// A broker that takes nothing from a node before it is let go.
+struct Held(InProcess, watch::Receiver<bool>);
+
+struct HeldCommands(<InProcess as Broker>::Commands, watch::Receiver<bool>);
+
+impl Broker for Held {
+    type Commands = HeldCommands;
+    type Messages = <InProcess as Broker>::Messages;
+
+    async fn connect(&self) -> Result<(Self::Commands, Self::Messages), BoxError> {
+        let (commands, messages) = self.0.connect().await?;
+        Ok((HeldCommands(commands, self.1.clone()), messages))
+    }
+}
+
+impl Commands for HeldCommands {
+    async fn subscribe(&mut self, channels: &[String]) -> Result<(), BoxError> {
+        self.0.subscribe(channels).await
+    }
+
+    async fn unsubscribe(&mut self, channels: &[String]) -> Result<(), BoxError> {
+        self.0.unsubscribe(channels).await
+    }
+
+    async fn publish(&mut self, batch: &[(String, Bytes)]) -> Result<(), BoxError> {
+        self.1.wait_for(|is_held| !is_held).await?;
+        self.0.publish(batch).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_others_are_told_is_not_taken_before_the_own_question_has_come_back() {
+    let broker = InProcess::new();
+    let here = node(&broker);
+    let (_client, seat, _server) = member(&here).await;
+    seat.publish("passed");
+    seat.publish("newest");
+    let (is_held, held) = watch::channel(true);
+    let there = node_with(Backplane::new(Held(broker.clone(), held)).deadline(SOON));
+    let (mut client, server) = pair(Config::new().keepalive_interval(None));
+    let _late = there.join("topic", &server);
+    until("the subscription", || {
+        broker.subscriptions("ws:topic:topic") == 2
+    })
+    .await;
+    // It was told before the newest one was published, and has been on its way since then.
+    let node = here.node().unwrap().number().to_be_bytes();
+    broker.publish("ws:topic:topic", newest(1, 1, 0, node, "passed"));
+    nothing(&mut client).await;
+    is_held.send_replace(false);
+    assert_eq!(text(&mut client).await, "newest");
+    seat.publish("next");
+    assert_eq!(text(&mut client).await, "next");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

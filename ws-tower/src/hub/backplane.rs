@@ -55,7 +55,9 @@
 //!   subscribes to a topic asks for it, and so does one that has missed messages and nothing newer
 //!   has come. The node that has published it tells it again, after a round trip; if it has no members any
 //!   more, one of the others does, 25 to 125 ms later. All members there get it, unless it has reached them
-//!   or something newer has. With no node left that has members or watches of the topic it is gone.
+//!   or something newer has. What passes while a node subscribes may be missing between the message
+//!   that it begins with and those that follow. With no node left that has members or watches of the
+//!   topic it is gone.
 //! - **Strangers.** What is on the channels and not an envelope of this version is refused and
 //!   counted. Who may publish to the broker may publish to every topic: guard it.
 //!

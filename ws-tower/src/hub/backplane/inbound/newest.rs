@@ -85,7 +85,10 @@ impl Inbound {
 
     /// Another node tells of a message that it retains.
     pub(super) fn newest(&self, name: &str, topic: &Topic, of: Publication, message: Message) {
-        if !topic.retains() {
+        // Before the echo of this node's own question it is the answer to somebody else's, and may
+        // be older than what had passed when this node subscribed.
+        let stands = self.of_channel(name, |it| it.since.is_some()) == Some(true);
+        if !topic.retains() || !stands {
             return;
         }
         let Some(at) = Instant::now().checked_sub(Duration::from_micros(of.age)) else {
