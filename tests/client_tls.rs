@@ -351,7 +351,12 @@ async fn a_client_shows_its_certificate_to_a_server_that_asks_for_one() {
         let other = trusting().client_certificate_from_pem(certificate, key);
         for tls in [trusting(), other.unwrap()] {
             // TLS 1.3 tells it with the first read.
-            error(&connector().tls(tls), &address).await;
+            let error = error(&connector().tls(tls), &address).await;
+            let ConnectError::Tls(tls) = &error else {
+                panic!("{error:?}");
+            };
+            assert_eq!(tls.kind(), TlsErrorKind::ClientCertificate);
+            assert!(error.is_final(), "trying again would not help");
         }
     }
     let (certificate, _) = pem(&client);

@@ -17,7 +17,7 @@ use super::{address::AddressError, proxy::ProxyError};
 /// | [`Address`](Self::Address), [`Setting`](Self::Setting), [`Request`](Self::Request) | the caller |
 /// | [`Connect`](Self::Connect), [`Timeout`](Self::Timeout) | the network, or a server that is down |
 /// | [`Proxy`](Self::Proxy) | the proxy, or its address and credentials; with the status of an HTTP proxy |
-/// | [`Tls`](Self::Tls) | the server's certificate, or what this client trusts |
+/// | [`Tls`](Self::Tls) | a certificate, the server's or this client's, or what this client trusts |
 /// | [`Http`](Self::Http) | the server: it gave no answer that can be read |
 /// | [`Refused`](Self::Refused), [`Redirect`](Self::Redirect) | the server's decision, with its status, headers and words |
 ///
@@ -73,7 +73,7 @@ impl ConnectError {
     /// | failure | final |
     /// |---|---|
     /// | the address or a setting cannot be used | yes |
-    /// | the certificate is not trusted, or there is no TLS | yes |
+    /// | either certificate is not trusted, or there is no TLS | yes |
     /// | the proxy wants other credentials (407) | yes |
     /// | 4xx, but for 408 (timeout), 425 (too early) and 429 (too many requests) | yes |
     /// | 3xx that is not followed, and redirects that lead nowhere | yes |
@@ -240,7 +240,7 @@ impl HttpError {
 
 impl From<hyper::Error> for HttpError {
     fn from(error: hyper::Error) -> Self {
-        let kind = if error.is_parse_too_large() || is_too_large(&error) {
+        let kind = if error.is_parse_too_large() || find(&error, |TooLarge| true) {
             HttpErrorKind::TooLarge
         } else if error.is_parse() {
             HttpErrorKind::NotHttp
@@ -258,6 +258,11 @@ impl From<hyper::Error> for HttpError {
 
 impl From<hyper::Error> for ConnectError {
     fn from(error: hyper::Error) -> Self {
+        #[cfg(feature = "rustls")]
+        if find(&error, super::tls::refuses_us) {
+            let kind = TlsErrorKind::ClientCertificate;
+            return Self::Tls(TlsError::new(kind, Some(error.into())));
+        }
         Self::Http(error.into())
     }
 }
@@ -303,15 +308,12 @@ impl fmt::Display for TooLarge {
 
 impl Error for TooLarge {}
 
-/// Finds a [`TooLarge`] among the causes. An `io::Error` hides the one it is made of.
-fn is_too_large(error: &hyper::Error) -> bool {
+/// Whether one of the causes is such. An `io::Error` hides the one it is made of.
+fn find<T: Error + 'static>(error: &hyper::Error, is_such: impl Fn(&T) -> bool) -> bool {
     let mut cause = error.source();
     while let Some(error) = cause {
         let inner = error.downcast_ref().and_then(io::Error::get_ref);
-        if inner
-            .and_then(|inner| inner.downcast_ref())
-            .is_some_and(|TooLarge| true)
-        {
+        if inner.and_then(|it| it.downcast_ref()).is_some_and(&is_such) {
             return true;
         }
         cause = error.source();
@@ -390,6 +392,11 @@ pub enum TlsErrorKind {
     /// The server's certificate is not trusted: it has expired, is for another name, or nobody
     /// this client trusts has signed it.
     Certificate,
+    /// The server does not trust this client's certificate, or wants one and was shown none. With
+    /// TLS 1.3 that comes after the handshake;
+    /// [`connect_http2`](super::Connector::connect_http2) tells it as
+    /// [`NoHttp2`](HttpErrorKind::NoHttp2).
+    ClientCertificate,
     /// The handshake failed, or the connection ended in it.
     Handshake,
     /// The host is neither a name nor an address that a certificate could be for.
@@ -418,6 +425,10 @@ impl fmt::Display for TlsError {
             TlsErrorKind::Certificate => {
                 "the server's certificate is not trusted: it may have expired, be for another \
                  name, or be signed by somebody unknown"
+            }
+            TlsErrorKind::ClientCertificate => {
+                "the server refuses this client's certificate, or wants one: it has to be signed by \
+                 somebody whom the server trusts, and not to have expired"
             }
             TlsErrorKind::Handshake => "the tls handshake failed: does this port speak tls at all?",
             TlsErrorKind::ServerName => "no certificate can be for this host: it is no name",

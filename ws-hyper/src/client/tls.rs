@@ -285,10 +285,32 @@ where
             Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) => {
                 TlsErrorKind::Certificate
             }
+            Some(error) if refuses_us(error) => TlsErrorKind::ClientCertificate,
             _ => TlsErrorKind::Handshake,
         };
         failed(kind, Some(error.into()))
     })
+}
+
+/// Whether the server refuses this client's certificate, or wants one (RFC 8446, section 6.2).
+pub(super) fn refuses_us(error: &rustls::Error) -> bool {
+    use rustls::AlertDescription as Alert;
+    let rustls::Error::AlertReceived(alert) = error else {
+        return false;
+    };
+    matches!(
+        alert,
+        Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::CertificateRequired
+            | Alert::UnknownCA
+            | Alert::AccessDenied
+            // Of a name that the server knows, and of another key.
+            | Alert::DecryptError
+    )
 }
 
 /// Made once for the process: the roots are many.
